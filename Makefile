@@ -1,0 +1,40 @@
+PYTHON ?= $(shell for python in python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; echo python3)
+EXTRA ?= auto
+ARGS ?=
+
+VENV := .venv
+READY := $(VENV)/.ready
+RUN := $(VENV)/bin/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help setup math smoke test check bench clean
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+setup: $(READY)  ## make .venv (EXTRA=cpu or EXTRA=gpu to choose the engine)
+
+$(READY): pyproject.toml scripts/setup.py
+	@$(PYTHON) scripts/setup.py --extra $(EXTRA)
+
+math: $(READY)  ## the main job: record, train, evaluate (ARGS="--set a.b=c")
+	$(RUN) mpdf_rllib.train --config tuned_examples/math.yaml $(ARGS)
+
+smoke: $(READY)  ## the same in two minutes
+	$(RUN) mpdf_rllib.train --config tuned_examples/smoke.yaml $(ARGS)
+
+test: $(READY)  ## run the tests (ARGS="-m 'not model'" without the language model)
+	$(RUN) pytest $(ARGS)
+
+check: $(READY)  ## lint, format and types
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+
+bench: $(READY)  ## measure the speed of recording and training
+	$(RUN) mpdf_rllib.bench $(ARGS)
+
+clean:  ## remove .venv and all that was built; runs and recordings stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

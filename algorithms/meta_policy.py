@@ -1,0 +1,65 @@
+"""The meta-policy's network; plain PyTorch, usable without RLlib."""
+
+import torch
+from torch import Tensor, nn
+
+from mpdf_rllib.envs.debate import CONCEDE, NUM_ACTIONS
+from mpdf_rllib.envs.features import IS_TARGET
+
+ILLEGAL_LOGIT = -1e9
+"""Finite, so that no NaN comes of it; its probability is exactly 0 in float32."""
+
+
+class MetaPolicyNetwork(nn.Module):
+    """Scores each action of an agent from its own z and its peers'.
+
+    Own z attends to the peers' (cross-attention [paper]); every candidate is then scored from that context, the type of the
+    action and the z of the solution that the action starts from [ours]. No weight depends on the number of peers or of
+    actions: with three actions the third concedes to the peer marked as the target, with more, action 2 + j concedes to peer j.
+    """
+
+    def __init__(self, num_features: int, dim: int = 48, heads: int = 2):
+        """Makes the network.
+
+        Args:
+            num_features: D, entries of z.
+            dim: Width of every layer, a multiple of `heads`.
+            heads: Of the attention.
+        """
+        super().__init__()
+        self.query = nn.Linear(num_features, dim)
+        self.key_value = nn.Linear(num_features, dim)
+        # The learned extra key keeps an agent without peers finite.
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True, add_bias_kv=True)
+        self.context = nn.Sequential(nn.LayerNorm(2 * dim), nn.Linear(2 * dim, dim), nn.GELU(), nn.Linear(dim, dim))
+        self.action_type = nn.Embedding(NUM_ACTIONS, dim)
+        self.candidate = nn.Linear(num_features, dim)
+        self.score = nn.Sequential(nn.GELU(), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 1))
+
+    def forward(self, observation: dict[str, Tensor]) -> Tensor:
+        """Computes action logits.
+
+        Args:
+            observation: float32 tensors `own` (B, D), `peers` (B, P, D), `peer_mask` (B, P), `action_mask` (B, K) with
+                K = 3 or K = 2 + P.
+
+        Returns:
+            Shape (B, K); `ILLEGAL_LOGIT` where `action_mask` is 0.
+        """
+        own, peers, legal = observation["own"], observation["peers"], observation["action_mask"]
+        num_actions, num_peers = legal.shape[-1], peers.shape[-2]
+        if num_actions == NUM_ACTIONS:
+            target = peers[..., IS_TARGET].unsqueeze(1)
+        else:
+            target = torch.eye(num_peers, device=peers.device).expand(len(own), -1, -1)
+
+        query, key_value = self.query(own), self.key_value(peers)
+        heard, _ = self.attention(
+            query.unsqueeze(1), key_value, key_value, key_padding_mask=observation["peer_mask"] == 0, need_weights=False
+        )
+        context = self.context(torch.cat([query, heard.squeeze(1)], -1))
+
+        starts_from = torch.cat([own.unsqueeze(1).expand(-1, CONCEDE, -1), target @ peers], 1)
+        kinds = self.action_type(torch.arange(num_actions, device=own.device).clamp(max=CONCEDE))
+        scores = self.score(context.unsqueeze(1) + kinds + self.candidate(starts_from)).squeeze(-1)
+        return torch.where(legal > 0, scores, ILLEGAL_LOGIT)

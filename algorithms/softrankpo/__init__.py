@@ -1,0 +1,10 @@
+"""SoftRankPO on RLlib: config, algorithm, learner, connector and the pure maths of its advantages. Importing it registers "SoftRankPO" with Ray Tune."""
+
+from ray import tune
+
+from mpdf_rllib.algorithms.softrankpo.soft_rank import soft_rank_advantages
+from mpdf_rllib.algorithms.softrankpo.softrankpo import POLICY, SoftRankPO, SoftRankPOConfig
+
+tune.register_trainable("SoftRankPO", SoftRankPO)
+
+__all__ = ["POLICY", "SoftRankPO", "SoftRankPOConfig", "soft_rank_advantages"]

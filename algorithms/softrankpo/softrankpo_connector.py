@@ -1,0 +1,50 @@
+"""Learner connector: reward vectors of the episodes' infos -> what the loss needs of each state."""
+
+from typing import Any
+
+import numpy as np
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.utils.annotations import override
+
+from mpdf_rllib.algorithms.softrankpo.soft_rank import (
+    best_action_labels,
+    has_preference,
+    soft_rank_advantages,
+)
+
+ACTION_REWARDS = "action_rewards"
+ADVANTAGES = "action_advantages"
+LABELS = "best_action_labels"
+PREFERENCE = "has_preference"
+
+
+class SoftRankAdvantages(ConnectorV2):
+    """Adds for every agent step, each float32: `ADVANTAGES` (K,), `LABELS` (K,) for the warm start, and `PREFERENCE`, 1
+    where the rewards of the state's actions differ. Ranks are taken within one state, so episodes may be sharded."""
+
+    def __init__(self, input_observation_space=None, input_action_space=None, *, tau: float):
+        super().__init__(input_observation_space, input_action_space)
+        self.tau = tau
+
+    @override(ConnectorV2)
+    def __call__(self, *, rl_module, batch: dict[str, Any], episodes, metrics=None, **kwargs) -> dict[str, Any]:
+        agent_episodes = list(self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False))
+        # The info that an action led to stands one index after the action's observation.
+        rewards = np.stack(
+            [info[ACTION_REWARDS] for episode in agent_episodes for info in episode.get_infos(slice(1, len(episode) + 1))]
+        ).astype(np.float64)
+        legal = ~np.isnan(rewards)
+        columns = {
+            ADVANTAGES: soft_rank_advantages(rewards, self.tau, legal),
+            LABELS: best_action_labels(rewards),
+            PREFERENCE: has_preference(rewards, legal),
+        }
+        if metrics is not None:
+            metrics.log_value("states_with_preference", float(columns[PREFERENCE].mean()), window=1)
+        start = 0
+        for episode in agent_episodes:
+            steps = slice(start, start + len(episode))
+            for name, values in columns.items():
+                self.add_n_batch_items(batch, name, values[steps].astype(np.float32), len(episode), episode)
+            start = steps.stop
+        return batch

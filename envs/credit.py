@@ -1,0 +1,121 @@
+"""Credit: what each action of each agent is worth, the vector that SoftRankPO ranks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mpdf_rllib.envs.debate import NUM_ACTIONS, reference_share
+from mpdf_rllib.envs.debate_batch import DebateBatch, Observation, Rewards
+
+CreditKind = Literal["step", "outcome"]
+
+Policy = Callable[[Observation], np.ndarray]
+"""Maps a batch's observation to actions, int64, shape (B, N)."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Probability that a solution is correct, a logistic function of its features [ours].
+
+    Attributes:
+        weights: One per entry of `features.SOLUTION_FEATURES`.
+        bias: Of the logit.
+    """
+
+    weights: tuple[float, ...]
+    bias: float
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """(..., NUM_SOLUTION_FEATURES) -> probabilities, shape (...)."""
+        return 1 / (1 + np.exp(-(features @ np.array(self.weights) + self.bias)))
+
+
+def outcome_credit(
+    debates: DebateBatch,
+    actions: np.ndarray,
+    policy: Policy,
+    calibration: Calibration | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the debate comes to where one agent takes an action now and all follow the policy after [ours].
+
+    The outcome is soft: the reference answer's share of the final vote, weighted by each solution's calibrated
+    probability of being correct (its confidence without calibration).
+
+    Args:
+        debates: Before the round; not changed.
+        actions: int64, shape (B, N): what the agents do in this round; one at a time is replaced by its alternatives.
+        policy: What all do in the rounds after.
+        calibration: Weighs the final vote.
+
+    Returns:
+        The outcome in [0, 1] and the debate's generated tokens, float64, each of shape (B, N, K), NaN where illegal.
+    """
+    legal = debates.candidates() >= 0
+    row, agent, action = np.nonzero(legal)
+    alternatives = actions[row]
+    alternatives[np.arange(len(row)), agent] = action
+    future = debates.fork(row)
+    future.step(alternatives)
+    while not future.done:
+        future.step(policy(future.observe()))
+    if calibration is None:
+        weight = future.confidence
+    else:
+        weight = calibration(future.tree.features[future.question[:, None], future.node])
+    outcome, tokens = np.full((2, *actions.shape, NUM_ACTIONS), np.nan)
+    outcome[row, agent, action] = reference_share(future.answer_class, weight)
+    tokens[row, agent, action] = future.tokens[:, 2]
+    return outcome, tokens
+
+
+def merge_ties(rewards: np.ndarray, tolerance: float) -> np.ndarray:
+    """Lifts every reward within `tolerance` of the state's best to the best [ours].
+
+    Args:
+        rewards: shape (..., K), NaN where illegal.
+        tolerance: At least 0.
+    """
+    best = np.nanmax(rewards, -1, keepdims=True)
+    return np.where(rewards >= best - tolerance, best, rewards)
+
+
+@dataclass(frozen=True)
+class Credit:
+    """How a round's reward vectors are made.
+
+    Attributes:
+        kind: "step" is r_local + r_global, exact one round ahead [paper]; "outcome" is `outcome_credit` [ours], which needs a
+            policy to follow and is "step" as long as there is none.
+        token_price: What a generated token takes off the reward, at least 0 [ours; 0 in the paper].
+        tie_tolerance: Rewards within it of a state's best count as tied with it, at least 0 [ours; 0 in the paper]. Ranks
+            discard magnitude, so without a tolerance any price, however small, decides every tie.
+    """
+
+    kind: CreditKind = "step"
+    token_price: float = 0.0
+    tie_tolerance: float = 0.0
+
+    def __call__(
+        self,
+        debates: DebateBatch,
+        actions: np.ndarray,
+        terms: Rewards,
+        policy: Policy | None = None,
+        calibration: Calibration | None = None,
+    ) -> np.ndarray:
+        """The reward of every action: float64, shape (B, N, K), NaN where illegal.
+
+        Args:
+            debates: Before the round.
+            actions: int64, shape (B, N): what the agents do in it.
+            terms: Its reward terms, `debates.rewards(actions)`.
+            policy: What all do in the rounds after, for outcome credit.
+            calibration: Weighs the final vote, for outcome credit.
+        """
+        if self.kind == "step" or policy is None:
+            rewards, tokens = terms.local + terms.consensus, terms.tokens
+        else:
+            rewards, tokens = outcome_credit(debates, actions, policy, calibration)
+        return merge_ties(rewards - self.token_price * tokens, self.tie_tolerance)

@@ -1,0 +1,198 @@
+"""The one loop of the debate, over a batch of debates; envs, evaluation and serving adapt it."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mpdf_rllib.envs.debate import (
+    CORRECT,
+    action_rewards,
+    candidate_nodes,
+    concede_targets,
+    consensus,
+    same_answer,
+)
+from mpdf_rllib.envs.features import DEBATE_FEATURES
+from mpdf_rllib.envs.solution_tree import UNPARSED, SolutionTree
+
+Fill = Callable[[Sequence[tuple[int, int]]], None]
+"""Makes the missing ones of the given (question, node) pairs, their ancestors included."""
+
+Observation = dict[str, np.ndarray]
+
+
+class Rewards(NamedTuple):
+    """The reward terms of every action, float64, each of shape (B, N, K), NaN where illegal.
+
+    Attributes:
+        local: r_local of the paper, in {-1, 0, 1}.
+        consensus: r_global of the paper, in {-1, 0, 1}.
+        tokens: Generated tokens that the action costs: those of a refinement that nobody has asked for before.
+    """
+
+    local: np.ndarray
+    consensus: np.ndarray
+    tokens: np.ndarray
+
+
+class DebateBatch:
+    """B debates that take their rounds together.
+
+    Attributes:
+        tree: Where the solutions are.
+        question: int64, shape (B,): which question of the tree each debate is about.
+        node: int64, shape (B, N): where the agents stand.
+        round: Rounds played, 0 to `tree.rounds`.
+        visited: bool, shape (B, M): nodes that somebody stood on, and so paid for.
+    """
+
+    def __init__(self, tree: SolutionTree, fill: Fill):
+        """Makes an empty batch; `reset` begins debates.
+
+        Args:
+            tree: Its roots are the agents.
+            fill: Asks the engine for missing nodes; never called for nodes that are there.
+        """
+        self.tree = tree
+        self._fill = fill
+        self._num_agents = n = len(tree.roots)
+        self._others = np.array([[j for j in range(n) if j != i] for i in range(n)])
+        self.question = np.zeros(0, np.int64)
+        self.node = np.zeros((0, n), np.int64)
+        self.visited = np.zeros((0, tree.num_nodes), bool)
+        self.round = 0
+
+    def reset(self, questions: Sequence[int] | np.ndarray) -> None:
+        """Begins a debate on each of the questions, (B,) indices into the tree's, with first answers all asked for at once."""
+        self.question = np.asarray(questions, np.int64)
+        roots = np.arange(self._num_agents) * (self.tree.rounds + 1)
+        self.node = np.broadcast_to(roots, (len(self.question), self._num_agents)).copy()
+        self.visited = np.zeros((len(self.question), self.tree.num_nodes), bool)
+        self.round = 0
+        self._require(self.node)
+        self._visit()
+
+    @property
+    def done(self) -> bool:
+        """Whether the last round has been played."""
+        return self.round == self.tree.rounds
+
+    @property
+    def answer_class(self) -> np.ndarray:
+        """int64, shape (B, N): the agents' present answers."""
+        return self._at(self.tree.answer_class, self.node)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """float64, shape (B, N)."""
+        return self._at(self.tree.confidence, self.node)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """bool, shape (B,): whether the consensus is the reference answer."""
+        return consensus(self.answer_class, self.confidence) == CORRECT
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """int64, shape (B, 3): prompt tokens, of which cached, and generated tokens of the visited nodes."""
+        return (self.visited[..., None] * self.tree.tokens[self.question]).sum(1)
+
+    def candidates(self) -> np.ndarray:
+        """int64, shape (B, N, K): the node that each action leads to, -1 where illegal."""
+        target = concede_targets(self.answer_class, self.confidence)
+        return candidate_nodes(self.node, self.tree.child, target)
+
+    def observe(self) -> Observation:
+        """What each agent sees.
+
+        Returns:
+            float32 arrays: `own` (B, N, D) is the agent's z (see `features.FEATURES`), `peers` (B, N, N - 1, D) the others',
+            `peer_mask` (B, N, N - 1) is 1 for peers that exist, `action_mask` (B, N, K) 1 for legal actions.
+        """
+        answer_class, confidence = self.answer_class, self.confidence
+        same = same_answer(answer_class)
+        target = concede_targets(answer_class, confidence)
+        n = self._num_agents
+        agents = np.arange(n)
+
+        z = np.zeros((*self.node.shape, self.tree.features.shape[-1] + len(DEBATE_FEATURES)), np.float32)
+        z[..., : -len(DEBATE_FEATURES)] = self._at(self.tree.features, self.node)
+        agreement, is_plurality, round_share, same_as_observer, is_target = np.moveaxis(
+            z[..., -len(DEBATE_FEATURES) :], -1, 0
+        )
+        agreement[:] = (same & ~np.eye(n, dtype=bool)).sum(-1) / (n - 1)
+        is_plurality[:] = (answer_class != UNPARSED) & (answer_class == consensus(answer_class, confidence)[:, None])
+        round_share[:] = self.round / self.tree.rounds
+        same_as_observer[:] = same[:, agents, agents]
+        peers = z[:, self._others]
+        peers[..., -2] = same[:, agents[:, None], self._others]
+        peers[..., -1] = target[..., None] == self._others
+        return {
+            "own": z,
+            "peers": peers,
+            "peer_mask": np.ones(peers.shape[:-1], np.float32),
+            "action_mask": (candidate_nodes(self.node, self.tree.child, target) >= 0).astype(np.float32),
+        }
+
+    def rewards(self, actions: np.ndarray) -> Rewards:
+        """The reward terms of every action of every agent, given that the peers do as `actions` says.
+
+        Asks the engine for every agent's refinement that is missing, chosen or not: a cost of training alone.
+
+        Args:
+            actions: int64, shape (B, N), legal ones.
+        """
+        candidates = self.candidates()
+        legal = candidates >= 0
+        self._require(candidates)
+        classes = self._at(self.tree.answer_class, candidates)
+        confidence = self._at(self.tree.confidence, candidates)
+        local, team = action_rewards(self.answer_class, classes, confidence, np.asarray(actions), legal)
+        new = ~np.take_along_axis(self.visited[:, None], np.maximum(candidates, 0), axis=-1)
+        tokens = new * self._at(self.tree.tokens[..., 2], candidates)
+        return Rewards(local, team, np.where(legal, tokens, np.nan))
+
+    def step(self, actions: np.ndarray) -> None:
+        """Plays a round; all agents act at once, on what stood at its start.
+
+        Args:
+            actions: int64, shape (B, N), legal ones: 0 Persist, 1 Refine, 2 Concede.
+
+        Raises:
+            ValueError: An action is illegal, or the debate is over.
+        """
+        if self.done:
+            raise ValueError("the debate is over; reset it")
+        actions = np.asarray(actions, np.int64)
+        chosen = np.take_along_axis(self.candidates(), actions[..., None], -1)[..., 0]
+        if (chosen < 0).any():
+            debate, agent = np.argwhere(chosen < 0)[0]
+            raise ValueError(
+                f"action {actions[debate, agent]} of agent {agent} is illegal in round {self.round} of the debate on question "
+                f"{self.tree.questions[self.question[debate]].id}; choose where action_mask is 1"
+            )
+        self._require(chosen)
+        self.node = chosen
+        self.round += 1
+        self._visit()
+
+    def fork(self, rows: np.ndarray) -> "DebateBatch":
+        """A batch of copies of the given debates, (B',) row indices, that goes on without changing this one."""
+        copy = DebateBatch(self.tree, self._fill)
+        copy.question, copy.node, copy.visited = self.question[rows], self.node[rows], self.visited[rows]
+        copy.round = self.round
+        return copy
+
+    def _at(self, array: np.ndarray, node: np.ndarray) -> np.ndarray:
+        """Looks `node` (B, ...) up in an array of shape (Q, M, ...), each debate in its question's row."""
+        return array[self.question.reshape(-1, *[1] * (node.ndim - 1)), node]
+
+    def _require(self, nodes: np.ndarray) -> None:
+        missing = (nodes >= 0) & ~self._at(self.tree.present, nodes)
+        if missing.any():
+            question = np.broadcast_to(self.question.reshape(-1, *[1] * (nodes.ndim - 1)), nodes.shape)
+            self._fill(sorted(set(zip(question[missing].tolist(), nodes[missing].tolist(), strict=True))))
+
+    def _visit(self) -> None:
+        np.put_along_axis(self.visited, self.node, True, axis=1)

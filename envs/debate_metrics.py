@@ -1,0 +1,28 @@
+"""Debate metrics in RLlib's results."""
+
+import numpy as np
+from ray.rllib.callbacks.callbacks import RLlibCallback
+
+from mpdf_rllib.envs.debate import ACTIONS
+
+
+class DebateMetrics(RLlibCallback):
+    """Logs means over the debates of each sample under `env_runners/debate/`.
+
+    `accuracy` and `generated_tokens` a debate; `r_local` and `r_global` an agent step; `persist`, `refine` and `concede` as
+    shares of all actions.
+    """
+
+    def on_sample_end(self, *, metrics_logger, samples, **kwargs) -> None:
+        agent_episodes = [agent for episode in samples for agent in episode.agent_episodes.values()]
+        infos = [info for agent in agent_episodes for info in agent.get_infos(slice(1, len(agent) + 1))]
+        last = [next(iter(episode.agent_episodes.values())).get_infos(-1) for episode in samples]
+        actions = np.concatenate([agent.get_actions() for agent in agent_episodes])
+        means = {
+            "accuracy": np.mean([info["correct"] for info in last]),
+            "generated_tokens": np.mean([info["generated_tokens"] for info in last]),
+            "r_local": np.mean([info["r_local"] for info in infos]),
+            "r_global": np.mean([info["r_global"] for info in infos]),
+            **{name: np.mean(actions == action) for action, name in enumerate(ACTIONS)},
+        }
+        metrics_logger.log_dict({name: float(mean) for name, mean in means.items()}, key="debate", window=1)

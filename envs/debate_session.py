@@ -1,0 +1,151 @@
+"""Debates as RLlib's envs tell of them: dicts by agent id, questions drawn in seeded order, credit for every action."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mpdf_rllib.engine import Engine, run
+from mpdf_rllib.engine.recording import owner
+from mpdf_rllib.envs.credit import Calibration, Credit, Policy
+from mpdf_rllib.envs.debate_batch import DebateBatch
+from mpdf_rllib.envs.team import Team
+from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.questions import Question
+
+AgentDicts = list[dict[str, Any]]
+
+
+class DebateSession:
+    """One or many debates in lock-step, on questions of one set.
+
+    Attributes:
+        agents: Agent ids "agent_0" to "agent_{N-1}".
+        debates: The batch that is being played.
+        policy: The current policy, which outcome credit follows; without one, credit is one-step.
+    """
+
+    def __init__(
+        self,
+        questions: Callable[[], Sequence[Question]],
+        team: Team,
+        engine: Callable[[], Engine],
+        credit: Credit | None = None,
+        calibration: Calibration | None = None,
+        shard: tuple[int, int] = (0, 1),
+    ):
+        """Loads the questions; the engine is made when the first solution is missing.
+
+        Args:
+            questions: Makes the question set.
+            team: The agents.
+            engine: Makes the engine.
+            credit: What `info["action_rewards"]` holds, by default the paper's reward.
+            calibration: Weighs the final vote of outcome credit.
+            shard: (index, number of shards): debates are about the questions that this shard owns.
+
+        Raises:
+            ConfigError: The shard owns no question.
+        """
+        owned = [question for question in questions() if owner(question.id, shard[1]) == shard[0]]
+        if not owned:
+            raise ConfigError(f"env runner {shard[0] + 1} of {shard[1]} owns no question; use fewer env runners")
+        self.agents = [f"agent_{i}" for i in range(team.agents)]
+        self.policy: Policy | None = None
+        self._credit = credit or Credit()
+        self._calibration = calibration
+        self._team = team
+        self._make_engine = engine
+        self._engine: Engine | None = None
+        self.debates = DebateBatch(team.tree(owned), self._fill)
+        self._rng = np.random.default_rng()
+        self._queue = np.zeros(0, np.int64)
+
+    def reset(self, num_debates: int, seed: int | Sequence[int] | None = None) -> tuple[AgentDicts, AgentDicts]:
+        """Begins debates on the next questions of a shuffled pass; a seed begins the passes anew.
+
+        Returns:
+            Observations and infos, a dict by agent id for each debate.
+        """
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+            self._queue = np.zeros(0, np.int64)
+        while len(self._queue) < num_debates:
+            passes = self._rng.permutation(len(self.debates.tree.questions))
+            self._queue = np.concatenate([self._queue, passes])
+        drawn, self._queue = self._queue[:num_debates], self._queue[num_debates:]
+        self.debates.reset(drawn)
+        infos = [{agent: {"question": question} for agent in self.agents} for question in self._question_ids()]
+        return self._observations(), infos
+
+    def step(self, actions: Sequence[dict[str, int]]) -> tuple[AgentDicts, ...]:
+        """Plays a round.
+
+        Args:
+            actions: For each debate the action of every agent.
+
+        Returns:
+            Observations, rewards, terminateds, truncateds and infos, a dict by agent id for each debate. Each info holds
+            `action_rewards`, float32 (K,), NaN where illegal, and the terms `r_local`, `r_global` and `tokens` of the
+            action taken; in the last round also `correct`, whether the team's answer is right, and the debate's
+            `prompt_tokens`, `cached_tokens` and `generated_tokens`.
+        """
+        taken = np.array([[debate[agent] for agent in self.agents] for debate in actions], np.int64)
+        terms = self.debates.rewards(taken)
+        credit = self._credit(self.debates, taken, terms, self.policy, self._calibration).astype(np.float32)
+        self.debates.step(taken)
+        done = self.debates.done
+
+        index = taken[..., None]
+        reward, local, team, tokens = (
+            np.take_along_axis(values, index, -1)[..., 0].tolist() for values in (credit, *terms)
+        )
+        infos = [
+            {
+                agent: {
+                    "action_rewards": credit[b, i],
+                    "r_local": local[b][i],
+                    "r_global": team[b][i],
+                    "tokens": tokens[b][i],
+                }
+                for i, agent in enumerate(self.agents)
+            }
+            for b in range(len(actions))
+        ]
+        if done:
+            totals = zip(self.debates.correct.tolist(), self.debates.tokens.tolist(), strict=True)
+            for debate, (correct, (prompt, cached, generated)) in zip(infos, totals, strict=True):
+                for info in debate.values():
+                    info |= {
+                        "correct": correct,
+                        "prompt_tokens": prompt,
+                        "cached_tokens": cached,
+                        "generated_tokens": generated,
+                    }
+        rewards = [dict(zip(self.agents, debate, strict=True)) for debate in reward]
+        return self._observations(), rewards, self.flags(done), self.flags(False), infos
+
+    def flags(self, value: bool) -> AgentDicts:
+        """The same flag for every agent of every debate, and for `__all__`."""
+        return [{**dict.fromkeys(self.agents, value), "__all__": value} for _ in self.debates.question]
+
+    def close(self) -> None:
+        """Ends the engine, if one was made."""
+        if self._engine is not None:
+            run(self._engine.close())
+            self._engine = None
+
+    def _observations(self) -> AgentDicts:
+        arrays = self.debates.observe()
+        return [
+            {agent: {key: array[b, i] for key, array in arrays.items()} for i, agent in enumerate(self.agents)}
+            for b in range(len(self.debates.question))
+        ]
+
+    def _question_ids(self) -> list[str]:
+        return [self.debates.tree.questions[q].id for q in self.debates.question]
+
+    def _fill(self, wanted: Sequence[tuple[int, int]]) -> None:
+        if self._engine is None:
+            self._engine = self._make_engine()
+        run(self._team.fill(self._engine, self.debates.tree, wanted))

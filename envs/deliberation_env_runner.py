@@ -1,0 +1,83 @@
+"""The env runner of debates: batched, with seeds of its own, and with credit that follows the current policy."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from ray.rllib.callbacks.utils import make_callback
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from ray.rllib.env.utils import _gym_env_creator
+from ray.rllib.utils.annotations import override
+from ray.tune.registry import ENV_CREATOR, _global_registry
+
+from mpdf_rllib.envs.debate_batch import Observation
+from mpdf_rllib.envs.deliberation_vector_env import DeliberationVectorEnv
+
+
+class DeliberationEnvRunner(MultiAgentEnvRunner):
+    """Steps all its debates together.
+
+    RLlib's runner makes one env a debate and resets them one by one, and passes the same seed to every reset: training
+    would see one fixed set of debates.
+    """
+
+    _num_seeded_resets = 0
+
+    @override(MultiAgentEnvRunner)
+    def sample(self, **kwargs):
+        following = all(getattr(module, "reference_frozen", True) for module in self.module.values())
+        self.env.session.policy = self._act_greedily if following else None
+        return super().sample(**kwargs)
+
+    @override(EnvRunner)
+    def _try_env_reset(self, *, seed=None, options=None):
+        if seed is not None:
+            seed = [seed, self.worker_index or 0, int(self.config.in_evaluation)]
+            if not self.config.in_evaluation:
+                seed += [int(self.num_env_steps_sampled_lifetime), self._num_seeded_resets]
+                self._num_seeded_resets += 1
+        return super()._try_env_reset(seed=seed, options=options)
+
+    @override(EnvRunner)
+    def make_env(self):
+        if self.env is not None:
+            self.env.close()
+        config = self.config
+        context = EnvContext(
+            config.env_config,
+            worker_index=self.worker_index or 0,
+            num_workers=config.num_env_runners,
+            remote=config.remote_worker_envs,
+        )
+        if isinstance(config.env, str) and _global_registry.contains(ENV_CREATOR, config.env):
+            env = _global_registry.get(ENV_CREATOR, config.env)(context)
+        else:
+            env = _gym_env_creator(context, config.env)
+        self.env = DeliberationVectorEnv(env, config.num_envs_per_env_runner)
+        self.num_envs = self.env.num_envs
+        self._needs_initial_reset = True
+        make_callback(
+            "on_environment_created",
+            callbacks_objects=self._callbacks,
+            callbacks_functions=config.callbacks_on_environment_created,
+            kwargs={
+                "env_runner": self,
+                "metrics_logger": self.metrics,
+                "env": self.env.unwrapped,
+                "env_context": context,
+            },
+        )
+
+    def _act_greedily(self, observation: Observation) -> np.ndarray:
+        """The current policy's most probable actions: (B, N, ...) -> (B, N)."""
+        actions = []
+        for index, agent in enumerate(self.env.session.agents):
+            module = self.module[self.config.policy_mapping_fn(agent, None)]
+            batch = {key: torch.from_numpy(array[:, index]).to(self._device) for key, array in observation.items()}
+            with torch.no_grad():
+                logits = module.forward_inference({Columns.OBS: batch})[Columns.ACTION_DIST_INPUTS]
+            actions.append(logits.argmax(-1).cpu().numpy())
+        return np.stack(actions, -1)

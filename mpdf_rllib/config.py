@@ -1,0 +1,248 @@
+"""The config of an experiment: one schema that all commands read; YAML files under tuned_examples/ are written in it."""
+
+import difflib
+import typing
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mpdf_rllib.engine import Engine, RecordingEngine
+from mpdf_rllib.envs.credit import Credit, CreditKind
+from mpdf_rllib.envs.team import Team
+from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.questions import Family, Question, Split, generate_questions
+
+
+class Section(BaseModel):
+    """A part of the config; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class QuestionsConfig(Section):
+    """Which questions to train and to test on."""
+
+    families: Annotated[list[Family], Field(min_length=1)]
+    """Generated families, drawn from in turn."""
+    train: Annotated[int, Field(ge=10)]
+    """Number of training questions."""
+    test: Annotated[int, Field(ge=1)]
+    """Number of held-out questions, about other numbers than the training questions'."""
+    seed: int = 0
+    """Of the draw."""
+
+
+class TeamConfig(Section):
+    """Who debates, and how."""
+
+    model: str = "smollm2-135m-instruct"
+    """The packaged model, a local folder in Hugging Face's layout, or a hub id."""
+    agents: Annotated[int, Field(ge=2, le=16)] = 3
+    """N [paper: 3]."""
+    rounds: Annotated[int, Field(ge=1, le=16)] = 3
+    """T [paper: 3]."""
+    prompt: Literal["auto", "chat", "completion"] = "auto"
+    """Chat turns, plain text to complete, or chat where the model's tokenizer has a chat template."""
+    critic: bool = True
+    """Whether the model also judges each solution, as the paper's introspective confidence."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class EngineConfig(Section):
+    """What runs the model."""
+
+    kind: Literal["vllm", "scripted"] = "vllm"
+    """vLLM in this process, or a scripted stand-in without a model, for tests alone."""
+    args: dict[str, Any] = {}
+    """vLLM's own engine arguments, by vLLM's names."""
+
+
+class CreditConfig(Section):
+    """How the rewards that one SoftRankPO variant ranks are made; see `mpdf_rllib.envs.credit.Credit`."""
+
+    token_price: Annotated[float, Field(ge=0)] = 0.0
+    tie_tolerance: Annotated[float, Field(ge=0)] = 0.0
+
+
+class AlgorithmSection(Section):
+    """SoftRankPO; see `mpdf_rllib.algorithms.softrankpo.SoftRankPOConfig`."""
+
+    credits: Annotated[dict[CreditKind, CreditConfig], Field(min_length=1)] = {"step": CreditConfig()}
+    """The variants to train, by kind of credit."""
+    tau: Annotated[float, Field(gt=0)] = 0.5
+    beta: Annotated[float, Field(gt=0)] = 0.3
+    warm_start_iterations: Annotated[int, Field(ge=0)] = 2
+    iterations: Annotated[int, Field(ge=1)] = 6
+    """Of stage two."""
+    passes: Annotated[int, Field(ge=1)] = 2
+    """Debates a training question in each iteration."""
+    epochs: Annotated[int, Field(ge=1)] = 5
+    minibatch_size: Annotated[int, Field(ge=1)] = 256
+    """Agent steps."""
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-3
+    dim: Annotated[int, Field(ge=2)] = 48
+    """Width of the policy network."""
+    heads: Annotated[int, Field(ge=1)] = 2
+    """Of its attention; divides `dim`."""
+
+
+class ExperimentConfig(Section):
+    """One experiment."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    run_folder: str | None = None
+    """Where the run's files go; runs/NAME by default."""
+    recording: str | None = None
+    """Folder, or fsspec URL, of the recorded generations; recordings/NAME by default. Experiments may share one."""
+    seeds: Annotated[int, Field(ge=1)] = 5
+    """Trials a variant, with seeds 0, 1, ..."""
+    questions: QuestionsConfig
+    team: TeamConfig = TeamConfig()
+    engine: EngineConfig = EngineConfig()
+    algorithm: AlgorithmSection = AlgorithmSection()
+
+    @field_validator("algorithm")
+    @classmethod
+    def _heads_divide_dim(cls, algorithm: AlgorithmSection) -> AlgorithmSection:
+        if algorithm.dim % algorithm.heads:
+            raise ValueError(f"heads {algorithm.heads} does not divide dim {algorithm.dim}")
+        return algorithm
+
+    @property
+    def run_path(self) -> Path:
+        """Absolute path of the run folder."""
+        return Path(self.run_folder or f"runs/{self.name}").expanduser().absolute()
+
+    @property
+    def recording_url(self) -> str:
+        """The recording's folder, absolute where it is local: env runners have other working directories."""
+        recording = self.recording or f"recordings/{self.name}"
+        return recording if "://" in recording else str(Path(recording).expanduser().absolute())
+
+    def questions_of(self, split: Split) -> list[Question]:
+        """The questions of a split.
+
+        Raises:
+            ConfigError: More are asked for than there are.
+        """
+        count = self.questions.train if split == "train" else self.questions.test
+        return generate_questions(self.questions.families, split, count, self.questions.seed)
+
+    def make_team(self) -> Team:
+        """The team.
+
+        Raises:
+            ConfigError: The model cannot be found.
+        """
+        chat = self.team.prompt == "chat"
+        if self.team.prompt == "auto" and self.engine.kind == "vllm":
+            from mpdf_rllib.engine.models import resolve_model
+
+            chat = resolve_model(self.team.model).chat_template
+        return Team(
+            self.team.agents, self.team.rounds, chat, self.team.critic, self.team.temperature, self.team.top_p
+        )
+
+    def make_engine(self) -> RecordingEngine:
+        """An engine that replays the recording and records what it has to make."""
+        if self.engine.kind == "scripted":
+            from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
+
+            return RecordingEngine(
+                self.recording_url, ScriptedEngine.fingerprint, partial(ScriptedEngine, answer_like_a_small_model)
+            )
+        from mpdf_rllib.engine.models import model_fingerprint
+
+        return RecordingEngine(self.recording_url, model_fingerprint(self.team.model), self._make_vllm)
+
+    def _make_vllm(self) -> Engine:
+        from mpdf_rllib.engine.vllm_engine import VLLMEngine
+
+        return VLLMEngine(self.team.model, self.engine.args)
+
+    def env_config(self, split: Split = "train", credit: CreditKind = "step") -> dict[str, Any]:
+        """The config of a `DeliberationEnv` on the questions of a split."""
+        return {
+            "questions": partial(self.questions_of, split),
+            "team": self.make_team(),
+            "engine": self.make_engine,
+            "credit": self.credit(credit),
+        }
+
+    def credit(self, kind: CreditKind) -> Credit:
+        """The credit of a variant; the paper's reward for a kind that is not configured."""
+        settings = self.algorithm.credits.get(kind, CreditConfig())
+        return Credit(kind, settings.token_price, settings.tie_tolerance)
+
+    def to_yaml(self) -> str:
+        """The resolved config."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> ExperimentConfig:
+    """Reads a config file.
+
+    Args:
+        path: A YAML file.
+        overrides: "a.b=c" settings that replace the file's, values in YAML.
+
+    Raises:
+        ConfigError: Names every wrong key at once, with its value and, for an unknown one, the nearest known.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config {path}: {error.strerror}; give an existing YAML file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"config {path} holds {type(values).__name__}, not keys and values; see tuned_examples/math.yaml")
+    for override in overrides:
+        _override(values, override)
+    try:
+        return ExperimentConfig.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(detail) for detail in error.errors()]
+        raise ConfigError(f"config {path}:\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {override}: give it as key.of.config=value")
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: {section} is a value, not a section")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not YAML: {error}") from error
+
+
+def _explain(detail: Any) -> str:
+    path = [part for part in detail["loc"] if part != "[key]"]
+    key = ".".join(map(str, path))
+    if detail["type"] == "extra_forbidden":
+        known = list(_section_at(path[:-1]).model_fields)
+        nearest = difflib.get_close_matches(str(path[-1]), known, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
+        return f"{key}: unknown key; {hint}"
+    if detail["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    return f"{key}: {detail['input']!r}: {detail['msg'].lower()}"
+
+
+def _section_at(path: list[Any]) -> type[BaseModel]:
+    section: type[BaseModel] = ExperimentConfig
+    for part in path:
+        if section is AlgorithmSection and part == "credits":
+            return CreditConfig
+        section = typing.cast(type[BaseModel], section.model_fields[part].annotation)
+    return section

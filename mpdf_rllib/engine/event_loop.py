@@ -1,0 +1,38 @@
+"""One background event loop a process, so that synchronous callers and the engines' coroutines meet on one loop."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+_starting = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+_owner: int | None = None
+
+
+def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Runs a coroutine on the process's background event loop and returns its result.
+
+    Ctrl-C in the caller cancels the coroutine. Not to be called from a coroutine that runs on that loop.
+
+    Raises:
+        Whatever the coroutine raises.
+    """
+    future = asyncio.run_coroutine_threadsafe(coroutine, _background_loop())
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+def _background_loop() -> asyncio.AbstractEventLoop:
+    global _loop, _owner
+    with _starting:
+        if _loop is None or _owner != os.getpid():
+            _loop, _owner = asyncio.new_event_loop(), os.getpid()
+            threading.Thread(target=_loop.run_forever, name="mpdf-event-loop", daemon=True).start()
+        return _loop

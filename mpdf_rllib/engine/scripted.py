@@ -1,0 +1,88 @@
+"""An engine that answers from a function: for unit tests only."""
+
+import asyncio
+import dataclasses
+import hashlib
+import math
+import re
+from collections.abc import Callable
+
+from mpdf_rllib.engine.types import Generation, GenerationRequest
+
+
+class ScriptedEngine:
+    """Answers each request with what a function says, for unit tests only.
+
+    Attributes:
+        requests: How many requests were made.
+        peak_in_flight: The most that were in flight at once.
+    """
+
+    fingerprint = "scripted"
+
+    def __init__(self, respond: Callable[[GenerationRequest], str | Generation], delay: float = 0.0) -> None:
+        """Args:
+        respond: Gives the generation, or just its text: then one token a word, each of log-probability -0.5.
+            For a scoring request a text gives each word the log-probability -1.
+        delay: Seconds until a request is answered.
+        """
+        self.requests = 0
+        self.peak_in_flight = 0
+        self._respond = respond
+        self._delay = delay
+        self._in_flight = 0
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Answers one request."""
+        self.requests += 1
+        self._in_flight += 1
+        self.peak_in_flight = max(self.peak_in_flight, self._in_flight)
+        try:
+            await asyncio.sleep(self._delay)
+            answer = self._respond(request)
+        finally:
+            self._in_flight -= 1
+        return answer if isinstance(answer, Generation) else _generation(request, answer)
+
+    async def close(self) -> None:
+        """Does nothing: there is nothing to end."""
+
+
+def _generation(request: GenerationRequest, text: str) -> Generation:
+    prompt = request.prompt if isinstance(request.prompt, str) else " ".join(content for _, content in request.prompt)
+    words = [] if request.score_words else text.split()
+    ends, end = [], 0
+    for word in words:
+        end = text.index(word, end) + len(word)
+        ends.append(end)
+    return Generation(
+        text="" if request.score_words else text,
+        token_ids=tuple(range(len(words))),
+        logprobs=(-0.5,) * len(words),
+        token_ends=tuple(ends),
+        finish_reason="score" if request.score_words else "stop",
+        prompt_tokens=len(prompt.split()),
+        cached_tokens=0,
+        generated_tokens=len(words),
+        word_logprobs=(-1.0,) * len(request.score_words),
+    )
+
+
+def answer_like_a_small_model(request: GenerationRequest) -> Generation:
+    """Answers a prompt of the generated families as a small model would: right about every other time, refinements of a
+    wrong draft somewhat more often, and more confident where it is right. A pure function of the request."""
+    digest = hashlib.sha256(repr(request).encode()).digest()
+    luck, doubt = digest[0] / 256, digest[1] / 256
+    prompt = request.prompt if isinstance(request.prompt, str) else request.prompt[-1][1]
+    query = prompt.rsplit("Q: ", 1)[-1]
+    a, b = (int(number) for number in re.findall(r"\d+", query)[:2])
+    operator = "*" if "each" in query else next((sign for sign in "*-+" if f" {sign} " in query), "+")
+    answer = {"*": a * b, "-": a - b, "+": a + b}[operator]
+    if request.score_words:
+        right = f"= {answer}\n" in query
+        p = 0.5 + (0.3 if right else -0.3) * doubt
+        return dataclasses.replace(_generation(request, ""), word_logprobs=(math.log(p), math.log(1 - p)))
+    right = luck < (0.6 if request.position.depth else 0.5)
+    generation = _generation(request, f" {a} {operator} {b} = {answer if right else answer + 1 + digest[2] % 3}")
+    confidence = -0.6 * doubt if right else -0.2 - 0.8 * doubt
+    return dataclasses.replace(generation, logprobs=(confidence,) * len(generation.logprobs))

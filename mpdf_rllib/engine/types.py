@@ -1,0 +1,119 @@
+"""Requests to and generations from a language-model engine, named as vLLM names them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Message = tuple[str, str]
+"""A chat message: (role, content), with role one of "system", "user", "assistant"."""
+
+
+@dataclass(frozen=True)
+class SamplingParameters:
+    """How the next tokens are drawn.
+
+    Attributes:
+        temperature: At least 0; 0 is greedy.
+        top_p: In (0, 1].
+        max_tokens: Bound on generated tokens, at least 1.
+        stop: Strings that end the generation; the stop string is not part of the text.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where in a question's solution tree a generation belongs.
+
+    Equal requests at different positions are different draws, as they would be live.
+
+    Attributes:
+        question: The question's id.
+        root: Index of the agent that wrote the chain's first answer.
+        depth: Number of refinements since that answer, 0 for the answer itself.
+        refiner: Index of the agent whose model and prompt wrote this generation.
+        sample: Which of several draws at this place, from 0.
+    """
+
+    question: str
+    root: int
+    depth: int = 0
+    refiner: int = 0
+    sample: int = 0
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One call of a language model.
+
+    Attributes:
+        prompt: Text to complete, or chat messages to be rendered with the tokenizer's chat template.
+        sampling: How tokens are drawn; ignored where `score_words` is given.
+        position: The place of the generation in the question's tree.
+        score_words: Where not empty, nothing is generated: the log-probabilities of these words (each by its first
+            token; the first tokens must differ) as the prompt's continuation are asked for instead.
+    """
+
+    prompt: str | tuple[Message, ...]
+    sampling: SamplingParameters
+    position: Position
+    score_words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What the engine returned.
+
+    Attributes:
+        text: Generated text without the stop string; empty for a scoring request.
+        token_ids: Ids of the generated tokens, the ones that spelled the stop string included.
+        logprobs: Natural log-probability of each of them under the model, at most 0; as long as `token_ids`.
+        token_ends: Where in `text` each token ends (characters, non-decreasing, at most len(text)); as long as `token_ids`.
+        finish_reason: "stop", "length", or "score" for a scoring request.
+        prompt_tokens: Length of the prompt in tokens.
+        cached_tokens: How many of them came from the prefix cache, 0 to `prompt_tokens`.
+        generated_tokens: Number of tokens generated; 0 for a scoring request.
+        word_logprobs: Natural log-probabilities of `score_words`, in their order; empty otherwise.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    token_ends: tuple[int, ...]
+    finish_reason: str
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    word_logprobs: tuple[float, ...] = ()
+
+
+class Engine(Protocol):
+    """Anything that answers generation requests. Batching is the engine's own: callers await many requests at once."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the weights, tokenizer and chat template (never a path): a part of every recording key."""
+        ...
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Answers one request.
+
+        Raises:
+            EngineError: The request failed although it was tried again.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Ends the engine and every process it started. Idempotent."""
+        ...
+
+
+async def generate_many(engine: Engine, requests: Sequence[GenerationRequest]) -> list[Generation]:
+    """Answers all requests, in flight together, in the order given."""
+    import asyncio
+
+    return list(await asyncio.gather(*(engine.generate(request) for request in requests)))

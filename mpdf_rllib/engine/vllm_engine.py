@@ -1,0 +1,274 @@
+"""vLLM inside this process, with continuous batching: every request is in flight from the moment it is made."""
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import difflib
+import functools
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mpdf_rllib.engine.models import ResolvedModel, model_fingerprint, resolve_model
+from mpdf_rllib.engine.types import Generation, GenerationRequest, Message
+from mpdf_rllib.engine.watchdog import Watchdog
+from mpdf_rllib.errors import ConfigError, DataError, EngineError
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+Result = TypeVar("Result")
+
+_ENVIRONMENT = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "3600",
+}
+_DEFAULTS: dict[str, Any] = {
+    "disable_log_stats": True,
+    "enable_prefix_caching": True,
+    "use_tqdm_on_load": False,
+}
+_CPU_DEFAULTS: dict[str, Any] = {
+    "dtype": "bfloat16",
+    "enforce_eager": True,
+    "kv_cache_memory_bytes": 2 << 30,
+    "max_model_len": -1,
+    "max_num_batched_tokens": 2048,
+    "max_num_seqs": 128,
+}
+_ATTEMPTS = 2
+_loading = threading.Lock()
+
+
+class VLLMEngine:
+    """A model served by vLLM's AsyncLLM, loaded by the first request, in that request's event loop.
+
+    All requests are to be made from one event loop. When vLLM dies it is loaded again and what was in flight is asked
+    again; a request in which it dies twice fails. No process of it outlives this one.
+    """
+
+    def __init__(self, model: str, args: dict[str, Any] | None = None) -> None:
+        """Args:
+        model: The packaged model's name, a local folder or a Hugging Face hub id.
+        args: vLLM's engine arguments, by the names of its AsyncEngineArgs, over the defaults made for this machine:
+            on a CPU eager mode in bfloat16 with 2 GiB of key-value cache and the longest context that fits there;
+            on a GPU vLLM's own.
+        """
+        self._model = model
+        self._args = dict(args or {})
+        self._engine: asyncio.Future[AsyncLLM] | None = None
+        self._watchdog: Watchdog | None = None
+        self._closed = False
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Identifies weights, tokenizer and chat template."""
+        return model_fingerprint(self._model)
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Answers one request.
+
+        Raises:
+            ConfigError: vLLM isn't installed, refuses the model or an argument, or two score words start alike.
+            DataError: The prompt is longer than the model's context.
+            EngineError: vLLM could not be loaded, or failed twice on this request.
+        """
+        failure: Exception | None = None
+        for _ in range(_ATTEMPTS):
+            if self._closed:
+                raise EngineError(f"The engine of {self._model!r} was closed.")
+            if self._engine is None:
+                self._engine = asyncio.ensure_future(_in_thread(self._load))
+            engine = self._engine
+            llm = await asyncio.shield(engine)
+            try:
+                return await _ask(llm, request)
+            except _failures() as error:
+                failure = error
+            if llm.errored and self._engine is engine:
+                llm.shutdown(timeout=0)
+                self._engine = asyncio.ensure_future(_in_thread(self._reload))
+        raise EngineError(
+            f"The engine of {self._model!r} failed twice on question {request.position.question!r} "
+            f"({failure}), the second time after it had been started again. What was recorded is kept: the same command "
+            "goes on there. If it was killed for memory, lower engine.args.max_num_seqs or "
+            "engine.args.kv_cache_memory_bytes; VLLM_LOGGING_LEVEL=INFO shows vLLM's own log."
+        ) from failure
+
+    async def reset_prefix_cache(self) -> None:
+        """Forgets all cached prompt prefixes, where the engine is loaded. No request may be in flight."""
+        if self._engine is not None:
+            await (await asyncio.shield(self._engine)).reset_prefix_cache()
+
+    async def close(self) -> None:
+        """Ends vLLM and every process of it, also while it loads. Idempotent."""
+        self._closed = True
+        engine, self._engine = self._engine, None
+        loaded = engine is not None and engine.done() and not engine.cancelled() and not engine.exception()
+        if engine is not None and loaded:
+            engine.result().shutdown(timeout=0)
+        if self._watchdog is not None:
+            await _in_thread(self._watchdog.close)
+
+    def _load(self) -> "AsyncLLM":
+        with _loading:
+            return self._load_alone()
+
+    def _load_alone(self) -> "AsyncLLM":
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        try:
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.platforms import current_platform
+            from vllm.v1.engine.async_llm import AsyncLLM
+        except ImportError as error:
+            raise ConfigError(
+                f"The engine needs vLLM, which could not be imported ({error}). "
+                'Install it by `pip install "mpdf-rllib[cpu]"`, or "mpdf-rllib[gpu]" where there is a GPU.'
+            ) from error
+        known = [field.name for field in dataclasses.fields(AsyncEngineArgs)]
+        for name in self._args:
+            if name not in known or name == "model":
+                nearest = difflib.get_close_matches(name, known, n=1)
+                hint = f"Did you mean engine.args.{nearest[0]}?" if nearest else "See vLLM's engine arguments."
+                raise ConfigError(f"engine.args.{name}: vLLM has no such engine argument. {hint}")
+        model = resolve_model(self._model)
+        defaults = _DEFAULTS | (_CPU_DEFAULTS if current_platform.is_cpu() else {})
+        try:
+            config = AsyncEngineArgs(model=model.path, **defaults | self._args).create_engine_config()
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"engine.args: vLLM refuses {self._args} for the model {self._model!r}: {error}") from error
+        if self._watchdog is None:
+            self._watchdog = Watchdog()
+            weakref.finalize(self, self._watchdog.close)
+        try:
+            with self._watchdog.marking():
+                return AsyncLLM.from_vllm_config(config)
+        except Exception as error:
+            raise EngineError(
+                f"vLLM could not load the model {self._model!r} with engine.args {self._args}: {error} "
+                "VLLM_LOGGING_LEVEL=INFO shows vLLM's own log."
+            ) from error
+
+    def _reload(self) -> "AsyncLLM":
+        if self._watchdog is not None:
+            self._watchdog.kill()
+        return self._load()
+
+
+async def _ask(llm: "AsyncLLM", request: GenerationRequest) -> Generation:
+    from vllm import SamplingParams
+    from vllm.exceptions import VLLMClientError
+    from vllm.sampling_params import RequestOutputKind
+
+    tokenizer = llm.get_tokenizer()
+    words = _first_tokens(tokenizer, request.score_words)
+    if words:
+        parameters = SamplingParams(max_tokens=1, logprob_token_ids=words, output_kind=RequestOutputKind.FINAL_ONLY)
+    else:
+        sampling = request.sampling
+        parameters = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            stop=list(sampling.stop),
+            logprobs=0,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+    prompt = _rendered(tokenizer, request.prompt)
+    try:
+        async for output in llm.generate(prompt, parameters, uuid.uuid4().hex):
+            final = output
+    except VLLMClientError as error:
+        raise DataError(
+            f"Question {request.position.question!r}: its prompt cannot be given to the model ({error}). "
+            "Shorten the prompt or the question, raise engine.args.max_model_len, or take a model with a longer context."
+        ) from error
+    return _scored(final, words) if words else _generated(final, set(tokenizer.all_special_ids))
+
+
+def _rendered(tokenizer: Any, prompt: str | tuple[Message, ...]) -> Any:
+    if isinstance(prompt, str):
+        return {"prompt": prompt}
+    if not tokenizer.chat_template:
+        return {"prompt": "\n\n".join(content for _, content in prompt)}
+    messages = [{"role": role, "content": content} for role, content in prompt]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    return {"prompt_token_ids": ids}
+
+
+def _first_tokens(tokenizer: Any, words: tuple[str, ...]) -> list[int]:
+    ids = [tokenizer.encode(word, add_special_tokens=False)[0] for word in words]
+    if len(set(ids)) < len(ids):
+        raise ConfigError(f"score words {words} do not differ in their first tokens for this model: choose others.")
+    return ids
+
+
+def _generated(output: "RequestOutput", special: set[int]) -> Generation:
+    completion = output.outputs[0]
+    if completion.finish_reason not in ("stop", "length"):
+        raise _Unfinished(f"it ended a generation with {completion.finish_reason!r}")
+    token_ids = tuple(completion.token_ids)
+    chosen = [table[token] for table, token in zip(completion.logprobs or (), token_ids, strict=True)]
+    ends, end = [], 0
+    for token, entry in zip(token_ids, chosen, strict=True):
+        end += 0 if token in special else len(entry.decoded_token or "")
+        ends.append(min(end, len(completion.text)))
+    return Generation(
+        text=completion.text,
+        token_ids=token_ids,
+        logprobs=tuple(min(entry.logprob, 0.0) for entry in chosen),
+        token_ends=tuple(ends),
+        finish_reason=completion.finish_reason,
+        prompt_tokens=len(output.prompt_token_ids or ()),
+        cached_tokens=output.num_cached_tokens or 0,
+        generated_tokens=len(token_ids),
+    )
+
+
+def _scored(output: "RequestOutput", words: list[int]) -> Generation:
+    completion = output.outputs[0]
+    if not completion.logprobs:
+        raise _Unfinished(f"it ended a scoring with {completion.finish_reason!r}")
+    return Generation(
+        text="",
+        token_ids=(),
+        logprobs=(),
+        token_ends=(),
+        finish_reason="score",
+        prompt_tokens=len(output.prompt_token_ids or ()),
+        cached_tokens=output.num_cached_tokens or 0,
+        generated_tokens=0,
+        word_logprobs=tuple(min(completion.logprobs[0][word].logprob, 0.0) for word in words),
+    )
+
+
+class _Unfinished(Exception):
+    """vLLM gave a request up."""
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    return EngineDeadError, EngineGenerateError, _Unfinished
+
+
+async def _in_thread(function: Callable[[], Result]) -> Result:
+    """Runs a function in a daemon thread, which, unlike the loop's own threads, doesn't hold up the end of the process."""
+    future: concurrent.futures.Future[Result] = concurrent.futures.Future()
+
+    def work() -> None:
+        future.set_running_or_notify_cancel()
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="mpdf-engine", daemon=True).start()
+    return await asyncio.wrap_future(future)

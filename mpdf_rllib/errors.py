@@ -1,0 +1,25 @@
+"""The error model: three kinds of failure, told apart by who can mend them.
+
+- `ConfigError`: the user's config, command line or files. Names the key, file or row, its value and the remedy.
+- `DataError`: a question, a recording or a checkpoint that cannot be used as it is. Names the file or the question.
+- `EngineError`: a language-model engine failed although it was retried. What was recorded before is kept.
+
+Commands print these as one message without a traceback and exit with status 2. Everything else is a bug of ours and
+keeps its traceback.
+"""
+
+
+class MPDFError(Exception):
+    """Base of the errors that a user is meant to read."""
+
+
+class ConfigError(MPDFError):
+    """A wrong key, value, model or path in the config or on the command line."""
+
+
+class DataError(MPDFError):
+    """A question, recording or checkpoint that cannot be used."""
+
+
+class EngineError(MPDFError):
+    """The engine failed, also when it was tried again."""

@@ -1,0 +1,89 @@
+"""Generated question families, each as hard for a small model as a debate needs: neither hopeless nor trivial [ours].
+
+The two numbers (a, b) of a question decide, as an unordered pair and for all families together, whether it belongs to the
+training or to the test split, so that no test question asks for a sum or product that was trained on.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.questions.question import Question
+
+Split = Literal["train", "test"]
+Family = Literal["multiplication", "addition", "arithmetic"]
+
+TRAIN_SHARE = 0.4
+
+NAMES = ("Amy", "Ann", "Ben", "Dan", "Eva", "Ivy", "Leo", "Max", "Mia", "Sam", "Tom", "Zoe")
+THINGS = ("apples", "books", "cards", "coins", "cups", "eggs", "keys", "pens", "shells", "stamps")
+
+MULTIPLICATION = (
+    "{name} buys {b} {things} on each of {a} days. How many {things}?",
+    "{name} has {a} boxes with {b} {things} each. How many {things}?",
+    "{a} bags hold {b} {things} each. How many {things} in all?",
+)
+ADDITION = (
+    "{name} found {a} {things} on one day and {b} {things} on the next day. How many {things}?",
+    "There are {a} {things} in one bag and {b} in another bag. How many {things} in all?",
+    "{name} has {a} {things} and buys {b} more. How many {things}?",
+)
+
+
+def _split(a: int, b: int) -> Split:
+    pair = f"{min(a, b)},{max(a, b)}".encode()
+    return "train" if hashlib.sha256(pair).digest()[0] < TRAIN_SHARE * 256 else "test"
+
+
+def _draw(family: Family, rng: np.random.Generator) -> tuple[int, int, str, int]:
+    """The two numbers, the text and the answer of one question of the family."""
+    words = {"name": rng.choice(NAMES), "things": rng.choice(THINGS)}
+    if family == "multiplication":
+        a, b = (int(n) for n in rng.integers(3, 13, 2))
+        return a, b, rng.choice(MULTIPLICATION).format(a=a, b=b, **words), a * b
+    if family == "addition":
+        a, b = int(rng.integers(10, 50)), int(rng.integers(2, 10))
+        return a, b, rng.choice(ADDITION).format(a=a, b=b, **words), a + b
+    a, b = (int(n) for n in rng.integers(2, 13, 2))
+    operator = rng.choice(("+", "-", "*"))
+    if operator == "-":
+        return a, b, f"{a + b} - {b}", a
+    return a, b, f"{a} {operator} {b}", a + b if operator == "+" else a * b
+
+
+def generate_questions(families: Sequence[Family], split: Split, count: int, seed: int = 0) -> list[Question]:
+    """Draws distinct questions, the families in turn.
+
+    Args:
+        families: At least one family name.
+        split: Which side of the split by numbers to draw from.
+        count: How many questions, at least 1.
+        seed: Of the draw; the split itself does not depend on it.
+
+    Returns:
+        `count` questions with distinct texts.
+
+    Raises:
+        ConfigError: A family has fewer distinct questions on this side of the split.
+    """
+    rng = np.random.default_rng([seed, split == "test"])
+    questions: dict[str, Question] = {}
+    misses = 0
+    while len(questions) < count:
+        family = families[len(questions) % len(families)]
+        a, b, text, answer = _draw(family, rng)
+        if _split(a, b) != split or text in questions:
+            misses += 1
+            if misses > 10_000:
+                raise ConfigError(
+                    f"questions.{split}.count: {count} is more than the {family} family has in its {split} split; "
+                    "ask for fewer or add a family"
+                )
+            continue
+        misses = 0
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        questions[text] = Question(f"{family}-{digest}", text, str(answer), "number", family)
+    return list(questions.values())
