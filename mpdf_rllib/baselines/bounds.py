@@ -1,0 +1,96 @@
+"""What no policy on these solutions can pass, and what a selector that sees all of them reaches."""
+
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mpdf_rllib.baselines.outcome import Outcome, outcome_of_nodes
+from mpdf_rllib.envs.credit import Calibration
+from mpdf_rllib.envs.debate import CORRECT
+from mpdf_rllib.envs.features import NUM_SOLUTION_FEATURES
+from mpdf_rllib.envs.solution_tree import UNPARSED, SolutionTree
+
+FOLDS = 5
+
+
+def fit_calibration(train: SolutionTree) -> Calibration:
+    """Logistic regression of correctness on a solution's features, over all solutions of the training questions."""
+    features = train.features.reshape(-1, NUM_SOLUTION_FEATURES).astype(float)
+    correct = (train.answer_class == CORRECT).ravel()
+    if correct.all() or not correct.any():
+        return Calibration((0.0,) * NUM_SOLUTION_FEATURES, 0.0)
+    scaler = StandardScaler().fit(features)
+    model = LogisticRegression(max_iter=1000).fit(scaler.transform(features), correct)
+    weights = model.coef_[0] / scaler.scale_
+    return Calibration(tuple(weights.tolist()), float(model.intercept_[0] - weights @ scaler.mean_))
+
+
+def oracle(tree: SolutionTree) -> Outcome:
+    """Right where any solution is right, at the tokens of all."""
+    return _with_all_nodes(tree, (tree.answer_class == CORRECT).any(-1))
+
+
+def informed_ceiling(train: SolutionTree, test: SolutionTree, calibration: Calibration) -> Outcome:
+    """The best cross-fitted selector among the answers that sees the features of all solutions.
+
+    Two selectors score every distinct answer of a question from its solutions' features, fitted on the other folds of both
+    splits' questions; the one that is better on the training questions is taken.
+    """
+    described = [_describe_answers(tree, calibration) for tree in (train, test)]
+    offset = len(train.questions)
+    question = np.concatenate([described[0][0], described[1][0] + offset])
+    features = np.concatenate([part[1] for part in described])
+    right = np.concatenate([part[2] for part in described])
+
+    selectors = (
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        HistGradientBoostingClassifier(max_iter=100, learning_rate=0.05, max_leaf_nodes=8, random_state=0),
+    )
+    outcomes = []
+    for selector in selectors:
+        scores = cross_val_predict(
+            selector, features, right, groups=question, cv=GroupKFold(FOLDS), method="predict_proba"
+        )[:, 1]
+        correct = np.zeros(offset + len(test.questions), bool)
+        best = np.full(len(correct), -1.0)
+        for q, score, is_right in zip(question, scores, right, strict=True):
+            if score > best[q]:
+                best[q], correct[q] = score, is_right
+        outcomes.append(correct)
+    chosen = max(outcomes, key=lambda correct: correct[:offset].mean())
+    return _with_all_nodes(test, chosen[offset:])
+
+
+def _describe_answers(tree: SolutionTree, calibration: Calibration) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Question index, features and correctness of every distinct answer of every question."""
+    probability = calibration(tree.features)
+    depth = np.arange(tree.num_nodes) % (tree.rounds + 1)
+    rows = []
+    for q, classes in enumerate(tree.answer_class):
+        for answer in np.unique(classes[classes != UNPARSED]):
+            gives = classes == answer
+            rest = classes[~gives & (classes != UNPARSED)]
+            own, confidence = probability[q, gives], tree.confidence[q, gives]
+            others = probability[q, ~gives].max(initial=0.0)
+            description = [
+                gives.mean(),
+                gives[depth == 0].mean(),
+                len(np.unique(rest)) / tree.num_nodes,
+                own.max(),
+                own.mean(),
+                own.sum() / probability[q].sum(),
+                own.max() - others,
+                confidence.max(),
+                confidence.mean(),
+                *tree.features[q, gives].mean(0),
+            ]
+            rows.append((q, description, answer == CORRECT))
+    questions, features, right = zip(*rows, strict=True)
+    return np.array(questions), np.array(features), np.array(right)
+
+
+def _with_all_nodes(tree: SolutionTree, correct: np.ndarray) -> Outcome:
+    return outcome_of_nodes(tree, correct, np.ones(tree.present.shape, bool))

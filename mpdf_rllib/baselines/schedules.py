@@ -1,0 +1,54 @@
+"""Policies that need no state: one action a round for all agents."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+
+from mpdf_rllib.baselines.outcome import Outcome
+from mpdf_rllib.envs.debate import NUM_ACTIONS, PERSIST, REFINE
+from mpdf_rllib.envs.debate_batch import DebateBatch, Observation
+from mpdf_rllib.envs.solution_tree import SolutionTree
+
+Schedule = tuple[int, ...]
+
+
+def play(tree: SolutionTree, policy: Callable[[Observation, int], np.ndarray]) -> Outcome:
+    """Debates every question of a recorded tree with a policy: (observation, round) -> actions (B, N)."""
+    debates = DebateBatch(tree, fill=_nothing_is_missing)
+    debates.reset(np.arange(len(tree.questions)))
+    counts = np.zeros((len(tree.questions), NUM_ACTIONS), np.int64)
+    while not debates.done:
+        actions = policy(debates.observe(), debates.round)
+        counts += (actions[..., None] == np.arange(NUM_ACTIONS)).sum(1)
+        debates.step(actions)
+    return Outcome(debates.correct, debates.tokens, counts)
+
+
+def play_schedule(tree: SolutionTree, schedule: Schedule) -> Outcome:
+    """All agents take the round's action; those to whom it is illegal Persist."""
+
+    def follow(observation: Observation, round_: int) -> np.ndarray:
+        return np.where(observation["action_mask"][..., schedule[round_]] > 0, schedule[round_], PERSIST)
+
+    return play(tree, follow)
+
+
+def best_schedule(train: SolutionTree) -> Schedule:
+    """The schedule with the highest accuracy on the training questions, the cheapest of equals."""
+    schedules = itertools.product(range(NUM_ACTIONS), repeat=train.rounds)
+
+    def merit(schedule: Schedule) -> tuple[float, float]:
+        outcome = play_schedule(train, schedule)
+        return outcome.accuracy, -outcome.generated
+
+    return max(schedules, key=merit)
+
+
+def always_refine(tree: SolutionTree) -> Schedule:
+    """Refine in every round."""
+    return (REFINE,) * tree.rounds
+
+
+def _nothing_is_missing(wanted) -> None:
+    raise RuntimeError(f"the tree is not complete: {wanted[:3]} are missing")

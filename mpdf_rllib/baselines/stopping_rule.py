@@ -1,0 +1,33 @@
+"""Refine all until one solution's calibrated confidence passes a threshold, then take the most probable one."""
+
+import numpy as np
+
+from mpdf_rllib.baselines.outcome import Outcome, outcome_of_nodes
+from mpdf_rllib.envs.credit import Calibration
+from mpdf_rllib.envs.debate import CORRECT
+from mpdf_rllib.envs.solution_tree import SolutionTree
+
+
+def stop_at(tree: SolutionTree, calibration: Calibration, threshold: float) -> Outcome:
+    """Plays the rule with a threshold in [0, 1]; all chains grow together, from first answers to at most `rounds` refinements."""
+    depth = np.arange(tree.num_nodes) % (tree.rounds + 1)
+    probability = calibration(tree.features)
+    # The highest probability seen once all nodes up to a depth are there, per depth.
+    seen = np.stack([probability[:, depth <= d].max(-1) for d in range(tree.rounds + 1)], -1)
+    stops = seen >= threshold
+    last = np.where(stops.any(-1), stops.argmax(-1), tree.rounds)
+    used = depth <= last[:, None]
+    best = np.where(used, tree.confidence, -1.0).argmax(-1)
+    answer = np.take_along_axis(tree.answer_class, best[:, None], -1)[:, 0]
+    return outcome_of_nodes(tree, answer == CORRECT, used)
+
+
+def best_threshold(train: SolutionTree, calibration: Calibration) -> float:
+    """The threshold with the highest accuracy on the training questions, the cheapest of equals."""
+    thresholds = np.unique(np.quantile(calibration(train.features), np.linspace(0, 1, 101)))
+
+    def merit(threshold: float) -> tuple[float, float]:
+        outcome = stop_at(train, calibration, threshold)
+        return outcome.accuracy, -outcome.generated
+
+    return float(max(thresholds, key=merit))

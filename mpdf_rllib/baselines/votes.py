@@ -1,0 +1,38 @@
+"""Votes over a given set of solutions: plurality, and the single most probable one."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mpdf_rllib.baselines.outcome import Outcome, outcome_of_nodes
+from mpdf_rllib.envs.debate import CORRECT, consensus
+from mpdf_rllib.envs.solution_tree import SolutionTree
+
+
+def plurality(tree: SolutionTree, nodes: Sequence[int]) -> Outcome:
+    """The most frequent answer among the nodes, ties by summed confidence, then by the first node."""
+    answer = consensus(tree.answer_class[:, nodes], tree.confidence[:, nodes])
+    return outcome_of_nodes(tree, answer == CORRECT, _used(tree, nodes))
+
+
+def highest_logprob(tree: SolutionTree, nodes: Sequence[int]) -> Outcome:
+    """The answer of the node with the highest mean token log-probability."""
+    best = tree.confidence[:, nodes].argmax(-1)
+    answer = np.take_along_axis(tree.answer_class[:, nodes], best[:, None], -1)[:, 0]
+    return outcome_of_nodes(tree, answer == CORRECT, _used(tree, nodes))
+
+
+def roots(tree: SolutionTree) -> list[int]:
+    """The nodes that hold first answers."""
+    return nodes_to_depth(tree, 0)
+
+
+def nodes_to_depth(tree: SolutionTree, depth: int) -> list[int]:
+    """The nodes with at most `depth` refinements."""
+    return [node for node in range(tree.num_nodes) if node % (tree.rounds + 1) <= depth]
+
+
+def _used(tree: SolutionTree, nodes: Sequence[int]) -> np.ndarray:
+    used = np.zeros(tree.present.shape, bool)
+    used[:, list(nodes)] = True
+    return used

@@ -1,0 +1,50 @@
+"""What all commands share: arguments, the console, and how errors reach the user."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from mpdf_rllib.config import ExperimentConfig, load_config
+from mpdf_rllib.errors import MPDFError
+
+console = Console(stderr=True)
+"""Progress and messages."""
+output = Console(width=None if sys.stdout.isatty() else 200)
+"""Results."""
+
+
+def parser(command: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments of every command: --config, --set, --dry-run."""
+    arguments = argparse.ArgumentParser(prog=f"python -m mpdf_rllib.{command}", description=description)
+    arguments.add_argument("--config", required=True, metavar="FILE", help="YAML file, such as tuned_examples/math.yaml")
+    arguments.add_argument(
+        "--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="replace a value of the file"
+    )
+    arguments.add_argument("--dry-run", action="store_true", help="print the resolved config and stop")
+    return arguments
+
+
+def main(
+    arguments: argparse.ArgumentParser,
+    command: Callable[[ExperimentConfig, argparse.Namespace], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Runs a command; returns the exit status: 0, 2 for an error that the user can mend, 130 when interrupted."""
+    options = arguments.parse_args(argv)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        config = load_config(options.config, options.overrides)
+        if options.dry_run:
+            sys.stdout.write(config.to_yaml())
+        else:
+            command(config, options)
+    except MPDFError as error:
+        console.print(f"[bold red]error:[/] {error}", markup=True, highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command again goes on where it stopped", highlight=False)
+        return 130
+    return 0

@@ -1,0 +1,147 @@
+"""`python -m mpdf_rllib.evaluate`: plays every system on the held-out questions and prints the table."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
+from ray.rllib.core.rl_module.rl_module import RLModule
+
+from mpdf_rllib import cli
+from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
+from mpdf_rllib.algorithms.softrankpo import POLICY
+from mpdf_rllib.baselines.bounds import fit_calibration, informed_ceiling, oracle
+from mpdf_rllib.baselines.outcome import Outcome
+from mpdf_rllib.baselines.schedules import always_refine, best_schedule, play, play_schedule
+from mpdf_rllib.baselines.stopping_rule import best_threshold, stop_at
+from mpdf_rllib.baselines.votes import highest_logprob, nodes_to_depth, plurality, roots
+from mpdf_rllib.config import ExperimentConfig
+from mpdf_rllib.envs.debate import ACTIONS
+from mpdf_rllib.envs.debate_batch import Observation
+from mpdf_rllib.errors import DataError
+from mpdf_rllib.record import RecordedTrees, record
+from mpdf_rllib.results import SystemResult, results_table, write_results
+
+WARM_START = "MPDF, warm start"
+CREDIT_LABELS = {"step": "SoftRankPO, paper's credit", "outcome": "SoftRankPO, soft outcome"}
+
+CHECKPOINTS = "checkpoints.json"
+"""In the run folder: by kind of credit, the trials' last checkpoints in the order of their seeds, relative to it."""
+
+
+def evaluate(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResult]:
+    """Plays all systems, the learned ones from the run's checkpoints, and writes results.parquet.
+
+    Raises:
+        DataError: The run has no trained checkpoints yet.
+    """
+    results = [*_rules(trees), *_learned(config, trees), *_bounds(trees)]
+    write_results(config.run_path / "results.parquet", results, [question.id for question in trees.test.questions])
+    return results
+
+
+def greedy(network: MetaPolicyNetwork) -> Callable[[Observation, int], np.ndarray]:
+    """The network's most probable actions as a policy for `play`."""
+
+    def act(observation: Observation, round_: int) -> np.ndarray:
+        shape = observation["own"].shape[:2]
+        flat = {key: torch.from_numpy(array).flatten(0, 1) for key, array in observation.items()}
+        with torch.no_grad():
+            return network(flat).argmax(-1).reshape(shape).numpy()
+
+    return act
+
+
+def _rules(trees: RecordedTrees) -> list[SystemResult]:
+    """Rules without learning; what has a setting is set on the training questions."""
+    train, test, fresh = trees.train, trees.test, trees.fresh
+    first = roots(test)
+    agents = len(first)
+    rules = [
+        SystemResult("one agent (mean of the agents)", tuple(plurality(test, [root]) for root in first)),
+        SystemResult(f"plurality of {agents}", (plurality(test, first),)),
+        SystemResult(f"highest log-probability of {agents}", (highest_logprob(test, first),)),
+    ]
+    for samples in range(agents + 1, fresh.num_nodes + 1):
+        drawn = list(range(samples))
+        rules += [
+            SystemResult(f"plurality of {samples} fresh samples", (plurality(fresh, drawn),)),
+            SystemResult(f"highest log-probability of {samples} fresh samples", (highest_logprob(fresh, drawn),)),
+        ]
+    once = nodes_to_depth(test, 1)
+    everything = list(range(test.num_nodes))
+    schedule = best_schedule(train)
+    steps = ", ".join(ACTIONS[action].capitalize() for action in schedule)
+    calibration = fit_calibration(train)
+    threshold = best_threshold(train, calibration)
+    return [
+        *rules,
+        SystemResult("always Refine, then plurality", (play_schedule(test, always_refine(test)),)),
+        SystemResult(f"refine all once, highest log-probability of the {len(once)}", (highest_logprob(test, once),)),
+        SystemResult(f"plurality of all {len(everything)} solutions", (plurality(test, everything),)),
+        SystemResult(f"highest log-probability of all {len(everything)}", (highest_logprob(test, everything),)),
+        SystemResult(f"best fixed schedule ({steps})", (play_schedule(test, schedule),)),
+        SystemResult(f"refine all until confidence passes {threshold:.2f}", (stop_at(test, calibration, threshold),)),
+    ]
+
+
+def _learned(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResult]:
+    warm_starts: list[Outcome] = []
+    results = []
+    for kind, paths in read_checkpoints(config.run_path).items():
+        modules = [load_module(path) for path in paths]
+        if not warm_starts:
+            warm_starts = [play(trees.test, greedy(module.reference)) for module in modules]
+        results.append(
+            SystemResult(CREDIT_LABELS[kind], tuple(play(trees.test, greedy(module.policy)) for module in modules))
+        )
+    return [SystemResult(WARM_START, tuple(warm_starts)), *results]
+
+
+def _bounds(trees: RecordedTrees) -> list[SystemResult]:
+    ceiling = informed_ceiling(trees.train, trees.test, fit_calibration(trees.train))
+    return [
+        SystemResult("informed ceiling (cross-fitted, sees all)", (ceiling,)),
+        SystemResult("oracle (some solution is right)", (oracle(trees.test),)),
+    ]
+
+
+def read_checkpoints(run_path: Path) -> dict[str, list[Path]]:
+    """The run's final checkpoints by kind of credit, in the order of their seeds.
+
+    Raises:
+        DataError: Training is not finished.
+    """
+    try:
+        named = json.loads((run_path / CHECKPOINTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{run_path} holds no trained policies ({error}); run `python -m mpdf_rllib.train` first") from error
+    return {kind: [run_path / path for path in paths] for kind, paths in named.items()}
+
+
+def load_module(checkpoint: Path) -> RLModule:
+    """The trained RLModule of a checkpoint, policy and reference."""
+    return RLModule.from_checkpoint(
+        checkpoint / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / POLICY
+    )
+
+
+def print_table(config: ExperimentConfig, results: list[SystemResult]) -> None:
+    """Prints the table and where everything lies."""
+    learned = [CREDIT_LABELS[kind] for kind in config.algorithm.credits]
+    sys.stdout.flush()
+    cli.output.print(results_table(results, learned))
+    cli.output.print(f"run: {config.run_path}\nrecording: {config.recording_url}", highlight=False, soft_wrap=True)
+
+
+def _command(config: ExperimentConfig, options: argparse.Namespace) -> None:
+    read_checkpoints(config.run_path)
+    print_table(config, evaluate(config, record(config)))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(cli.parser("evaluate", "Play every system on the held-out questions and print the table."), _command))

@@ -1,0 +1,165 @@
+"""Results as rows, one a system, seed and question, and the table that is a pure function of them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.table import Table
+
+from mpdf_rllib.baselines.outcome import Outcome
+from mpdf_rllib.envs.debate import ACTIONS
+from mpdf_rllib.errors import DataError
+
+TOKENS = ("prompt_tokens", "cached_tokens", "generated_tokens")
+REPLICATES = 2000
+
+
+@dataclass(frozen=True)
+class SystemResult:
+    """One system on the held-out questions.
+
+    Attributes:
+        system: The row's label.
+        outcomes: By seed, or by agent for a single agent; one where nothing is drawn.
+    """
+
+    system: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def correct(self) -> np.ndarray:
+        """float64, shape (seeds, Q)."""
+        return np.stack([outcome.correct for outcome in self.outcomes]).astype(float)
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Means a question: prompt, of which cached, generated; shape (3,)."""
+        return np.mean([outcome.tokens.mean(0) for outcome in self.outcomes], 0)
+
+    @property
+    def action_shares(self) -> np.ndarray | None:
+        """Shares of Persist, Refine, Concede, shape (3,); None for a system without these actions."""
+        counts = np.sum([outcome.actions.sum(0) for outcome in self.outcomes], 0)
+        return counts / counts.sum() if counts.sum() else None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % bootstrap interval over questions and seeds."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def accuracy(result: SystemResult) -> Estimate:
+    """Accuracy over all questions asked."""
+    return _bootstrap(result.correct)
+
+
+def paired_difference(result: SystemResult, other: SystemResult) -> Estimate:
+    """Accuracy of one system less another's on the same questions; seeds are drawn for each by itself."""
+    return _bootstrap(result.correct, other.correct)
+
+
+def _bootstrap(correct: np.ndarray, other: np.ndarray | None = None) -> Estimate:
+    """Percentile bootstrap: questions are drawn once for both systems, seeds for each."""
+    rng = np.random.default_rng(0)
+    n = correct.shape[1]
+    questions = rng.multinomial(n, np.full(n, 1 / n), REPLICATES) / n
+
+    def replicates(values: np.ndarray) -> np.ndarray:
+        seeds = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), REPLICATES) / len(values)
+        return ((seeds @ values) * questions).sum(1)
+
+    means, mean = replicates(correct), correct.mean()
+    if other is not None:
+        means, mean = means - replicates(other), mean - other.mean()
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Estimate(float(mean), float(low), float(high))
+
+
+def write_results(path: Path, results: Iterable[SystemResult], questions: list[str]) -> None:
+    """Writes one row a system, seed and question."""
+    tables = []
+    for order, result in enumerate(results):
+        for seed, outcome in enumerate(result.outcomes):
+            columns = {
+                "order": [order] * len(questions),
+                "system": [result.system] * len(questions),
+                "seed": [seed] * len(questions),
+                "question": questions,
+                "correct": outcome.correct,
+                **{name: outcome.tokens[:, i] for i, name in enumerate(TOKENS)},
+                **{name: outcome.actions[:, i] for i, name in enumerate(ACTIONS)},
+            }
+            tables.append(pa.table(columns))
+    temporary = path.with_suffix(".tmp")
+    pq.write_table(pa.concat_tables(tables), temporary)
+    temporary.rename(path)
+
+
+def read_results(path: Path) -> list[SystemResult]:
+    """Reads what `write_results` wrote.
+
+    Raises:
+        DataError: The file is missing or is not one.
+    """
+    try:
+        frame = pq.read_table(path).to_pandas()
+        results = []
+        for (_, system), rows in frame.groupby(["order", "system"], sort=True):
+            outcomes = [
+                Outcome(seed["correct"].to_numpy(), seed[list(TOKENS)].to_numpy(), seed[list(ACTIONS)].to_numpy())
+                for _, seed in rows.groupby("seed", sort=True)
+            ]
+            results.append(SystemResult(system, tuple(outcomes)))
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise DataError(f"{path} holds no results ({error}); run the experiment again") from error
+    return results
+
+
+def results_table(results: list[SystemResult], learned: list[str]) -> Table:
+    """The table of all systems.
+
+    Args:
+        results: Rows in their order.
+        learned: The systems whose paired differences to every row are shown, a column each.
+    """
+    by_name = {result.system: result for result in results}
+    first = results[0].correct
+    table = Table(
+        title=f"{first.shape[1]} held-out questions; accuracy and differences with 95 % bootstrap intervals "
+        "over questions and seeds; tokens a question",
+        title_justify="left",
+    )
+    table.add_column("system", overflow="fold")
+    table.add_column("seeds", justify="right")
+    table.add_column("accuracy")
+    for name in learned:
+        table.add_column(f"{name} minus it")
+    for name in ("prompt", "cached", "generated"):
+        table.add_column(name, justify="right")
+    table.add_column("P / R / C %", justify="right")
+    for result in results:
+        shares = result.action_shares
+        differences = [
+            "" if name == result.system else _signed(paired_difference(by_name[name], result)) for name in learned
+        ]
+        estimate = accuracy(result)
+        table.add_row(
+            result.system,
+            str(len(result.outcomes)),
+            f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]".replace("[", r"\["),
+            *differences,
+            *(f"{tokens:.0f}" for tokens in result.tokens),
+            "" if shares is None else " / ".join(f"{100 * share:.0f}" for share in shares),
+        )
+    return table
+
+
+def _signed(estimate: Estimate) -> str:
+    return rf"{estimate.mean:+.3f} \[{estimate.low:+.3f}, {estimate.high:+.3f}]"

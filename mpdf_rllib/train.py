@@ -1,0 +1,201 @@
+"""`python -m mpdf_rllib.train`: records, trains a policy for every seed and kind of credit, and prints the table."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray import tune
+from ray.tune.experiment import Trial
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from mpdf_rllib import cli
+from mpdf_rllib.algorithms.softrankpo import SoftRankPO, SoftRankPOConfig
+from mpdf_rllib.baselines.bounds import fit_calibration
+from mpdf_rllib.config import ExperimentConfig
+from mpdf_rllib.envs.credit import Calibration
+from mpdf_rllib.envs.debate import ACTIONS
+from mpdf_rllib.envs.deliberation_env import DeliberationEnv
+from mpdf_rllib.errors import ConfigError, EngineError
+from mpdf_rllib.evaluate import CHECKPOINTS, evaluate, print_table
+from mpdf_rllib.record import record
+from mpdf_rllib.results import SystemResult
+
+TUNER = "tune"
+"""In the run folder: the Tuner's experiment, with RLlib's progress files and checkpoints of every trial."""
+
+
+def train(config: ExperimentConfig, fresh: bool = False) -> list[SystemResult]:
+    """Runs the whole experiment, from where an earlier, interrupted run of the same config stopped.
+
+    Args:
+        config: The experiment.
+        fresh: Begins the run anew; the recording is kept.
+
+    Returns:
+        The rows of the table.
+
+    Raises:
+        ConfigError: The run folder holds a run with other settings.
+        EngineError: The engine or every trial failed; what was done before is kept.
+    """
+    _prepare_run_folder(config, fresh)
+    trees = record(config)
+    _fit(config, fit_calibration(trees.train))
+    return evaluate(config, trees)
+
+
+def algorithm_config(config: ExperimentConfig, env_config: dict[str, Any]) -> SoftRankPOConfig:
+    """The experiment's RLlib config, for `build_algo()` or a Tuner."""
+    settings = config.algorithm
+    debates = config.questions.train * settings.passes
+    return (
+        SoftRankPOConfig()
+        .environment(DeliberationEnv, env_config=env_config)
+        .env_runners(num_envs_per_env_runner=debates)
+        .training(
+            tau=settings.tau,
+            beta=settings.beta,
+            warm_start_iterations=settings.warm_start_iterations,
+            num_epochs=settings.epochs,
+            minibatch_size=settings.minibatch_size,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            train_batch_size_per_learner=debates * config.team.rounds,
+        )
+        .rl_module(model_config={"dim": settings.dim, "heads": settings.heads})
+    )
+
+
+def _prepare_run_folder(config: ExperimentConfig, fresh: bool) -> None:
+    path = config.run_path
+    file = path / "config.yaml"
+    if file.exists():
+        if fresh:
+            shutil.rmtree(path)
+        elif changed := _changed_keys(yaml.safe_load(file.read_text(encoding="utf-8")), config.model_dump(mode="json")):
+            raise ConfigError(
+                f"run_folder {path}: it holds a run with another {', '.join(changed)}; "
+                "give another run_folder, or --fresh to begin it anew (the recording is kept)"
+            )
+    elif path.exists() and any(path.iterdir()):
+        raise ConfigError(f"run_folder {path}: it is not empty and holds no run; give another folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        file.write_text(config.to_yaml(), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"run_folder {path}: {error.strerror}; give a folder that can be written") from error
+
+
+def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [prefix] if old != new else []
+    keys = old | new
+    return [key for name in keys for key in _changed_keys(old.get(name), new.get(name), f"{prefix}.{name}".lstrip("."))]
+
+
+def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
+    """Trains all trials that are not finished and notes their checkpoints."""
+    settings = config.algorithm
+    iterations = settings.warm_start_iterations + settings.iterations
+    credits = [config.credit(kind) for kind in settings.credits]
+    env_config = config.env_config() | {"calibration": calibration, "credit": tune.grid_search(credits)}
+    space = algorithm_config(config, env_config).debugging(seed=tune.grid_search(list(range(config.seeds))))
+
+    _start_ray()
+    folder = config.run_path / TUNER
+    if tune.Tuner.can_restore(folder):
+        tuner = tune.Tuner.restore(str(folder), SoftRankPO, resume_errored=True, param_space=space)
+    else:
+        run_config = tune.RunConfig(
+            name=TUNER,
+            storage_path=str(config.run_path),
+            stop={"training_iteration": iterations},
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=2, checkpoint_at_end=True),
+            callbacks=[_TrialProgress(len(credits) * config.seeds * iterations)],
+            verbose=0,
+        )
+        tuner = tune.Tuner(SoftRankPO, param_space=space, run_config=run_config)
+    trials = tuner.fit()
+    if trials.errors:
+        raise EngineError(f"{len(trials.errors)} of {len(trials)} trials failed, the first with:\n{trials.errors[0]}")
+
+    by_seed = sorted(trials, key=lambda trial: trial.config["seed"])
+    checkpoints = {
+        kind: [
+            os.path.relpath(trial.checkpoint.path, config.run_path)
+            for trial in by_seed
+            if trial.config["env_config"]["credit"].kind == kind
+        ]
+        for kind in settings.credits
+    }
+    _write_atomically(config.run_path / CHECKPOINTS, json.dumps(checkpoints, indent=1))
+
+
+class _TrialProgress(tune.Callback):
+    """Iterations of all trials together, with the last one's accuracy and action shares."""
+
+    def __init__(self, total: int):
+        self._total = total
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("iterations {task.fields[debates]}"),
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(*columns, console=cli.console)
+        self._task = self._bar.add_task("Training", total=total, debates="")
+
+    def __reduce__(self):
+        """The Tuner saves its callbacks; a terminal's progress bar begins anew."""
+        return type(self), (self._total,)
+
+    def setup(self, **info) -> None:
+        self._bar.start()
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info) -> None:
+        debate = result["env_runners"]["debate"]
+        shares = " / ".join(f"{100 * debate[name]:.0f}" for name in ACTIONS)
+        self._bar.update(
+            self._task,
+            completed=sum((trial.last_result or {}).get("training_iteration", 0) for trial in trials),
+            debates=f"accuracy {debate['accuracy']:.3f}, Persist / Refine / Concede {shares} %",
+        )
+
+    def on_experiment_end(self, trials: list[Trial], **info) -> None:
+        self._bar.stop()
+
+
+def _start_ray() -> None:
+    if not ray.is_initialized():
+        if "RAY_ADDRESS" in os.environ:
+            ray.init(log_to_driver=False)
+        else:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.rename(path)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    arguments = cli.parser("train", "Record, train and evaluate. The same command again goes on where it stopped.")
+    arguments.add_argument("--fresh", action="store_true", help="begin the run anew; the recording is kept")
+    return arguments
+
+
+def _command(config: ExperimentConfig, options: argparse.Namespace) -> None:
+    print_table(config, train(config, options.fresh))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(_arguments(), _command))
