@@ -1,5 +1,6 @@
 """Debates as RLlib's envs tell of them: dicts by agent id, questions drawn in seeded order, credit for every action."""
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,7 +58,8 @@ class DebateSession:
         self._team = team
         self._make_engine = engine
         self._engine: Engine | None = None
-        self.debates = DebateBatch(team.tree(owned), self._fill)
+        self._end_engine: weakref.finalize | None = None
+        self.debates = DebateBatch(team.tree(owned), self.fill)
         self._rng = np.random.default_rng()
         self._queue = np.zeros(0, np.int64)
 
@@ -130,9 +132,9 @@ class DebateSession:
         return [{**dict.fromkeys(self.agents, value), "__all__": value} for _ in self.debates.question]
 
     def close(self) -> None:
-        """Ends the engine, if one was made."""
-        if self._engine is not None:
-            run(self._engine.close())
+        """Ends the engine, if one was made; the end of the process does so too."""
+        if self._end_engine is not None:
+            self._end_engine()
             self._engine = None
 
     def _observations(self) -> AgentDicts:
@@ -145,7 +147,13 @@ class DebateSession:
     def _question_ids(self) -> list[str]:
         return [self.debates.tree.questions[q].id for q in self.debates.question]
 
-    def _fill(self, wanted: Sequence[tuple[int, int]]) -> None:
+    def fill(self, wanted: Sequence[tuple[int, int]]) -> None:
+        """Asks the engine, made when it is first needed, for the wanted (question, node) pairs."""
         if self._engine is None:
             self._engine = self._make_engine()
+            self._end_engine = weakref.finalize(self, _end, self._engine)
         run(self._team.fill(self._engine, self.debates.tree, wanted))
+
+
+def _end(engine: Engine) -> None:
+    run(engine.close())

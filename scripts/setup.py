@@ -7,6 +7,7 @@ starts anew, with pip's cache.
 import argparse
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -99,14 +100,16 @@ def make_venv() -> None:
 
 
 def install(extra: str) -> None:
-    arguments = ("install", "--editable", f".[{extra},dev]")
+    everything = ("install", "--editable", f".[{extra},dev]")
     try:
-        pip(*arguments)
+        pip(*everything)
     except SetupError as error:
-        if extra != "cpu" or "torch==" not in str(error):
+        torch = re.search(r"torch==\S+?\+cpu", str(error))
+        if torch is None:
             raise
-        print(f"  pip does not find torch's build for the CPU: asking {TORCH_CPU_INDEX} too", flush=True)
-        pip(*arguments, "--extra-index-url", TORCH_CPU_INDEX)
+        print(f"  pip does not find {torch[0]}: taking it from {TORCH_CPU_INDEX}", flush=True)
+        pip("install", "--no-deps", "--index-url", TORCH_CPU_INDEX, "--timeout", "30", "--retries", "2", torch[0])
+        pip(*everything)
 
 
 def install_model() -> None:
@@ -144,7 +147,11 @@ def main() -> None:
 
     with Path(__file__).open() as lock:
         os.set_inheritable(lock.fileno(), True)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("Waiting for another set-up of this folder to end.", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if is_ready():
             return
         for number, (name, phase) in enumerate(phases.items(), 1):

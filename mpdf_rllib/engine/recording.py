@@ -160,8 +160,8 @@ class RecordingEngine:
         return generation
 
     def _schedule_flush(self) -> None:
-        if self._flushing and not self._flushing.done():
-            return  # it schedules the next one
+        if self._failure or (self._flushing and not self._flushing.done()):
+            return
         if len(self._pending) >= self._flush_every:
             self._start_flush()
         elif self._pending and self._timer is None:
@@ -169,6 +169,7 @@ class RecordingEngine:
 
     def _start_flush(self) -> None:
         self._flushing = asyncio.ensure_future(self._flush())
+        self._flushing.add_done_callback(lambda _: self._schedule_flush())
 
     async def _flush(self) -> None:
         if self._timer:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+_SMALL_MACHINE_CORES = 4
 _ENVIRONMENT = {
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
@@ -43,6 +45,7 @@ _CPU_DEFAULTS: dict[str, Any] = {
     "max_num_seqs": 128,
 }
 _ATTEMPTS = 2
+_KILL_AGAIN_SECONDS = 0.5
 _loading = threading.Lock()
 
 
@@ -110,11 +113,14 @@ class VLLMEngine:
         """Ends vLLM and every process of it, also while it loads. Idempotent."""
         self._closed = True
         engine, self._engine = self._engine, None
-        loaded = engine is not None and engine.done() and not engine.cancelled() and not engine.exception()
-        if engine is not None and loaded:
-            engine.result().shutdown(timeout=0)
-        if self._watchdog is not None:
-            await _in_thread(self._watchdog.close)
+        if self._watchdog is None or engine is None:
+            return  # a load that has started nothing yet gives up by itself
+        while not engine.done():
+            await _in_thread(self._watchdog.kill)
+            await asyncio.wait([engine], timeout=_KILL_AGAIN_SECONDS)
+        if not engine.cancelled() and not engine.exception():
+            await _shut_down(engine.result())
+        await _in_thread(self._watchdog.close)
 
     def _load(self) -> "AsyncLLM":
         with _loading:
@@ -123,6 +129,8 @@ class VLLMEngine:
     def _load_alone(self) -> "AsyncLLM":
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        if len(os.sched_getaffinity(0)) <= _SMALL_MACHINE_CORES:
+            os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")  # vLLM keeps one for its scheduler otherwise
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.platforms import current_platform
@@ -147,6 +155,8 @@ class VLLMEngine:
         if self._watchdog is None:
             self._watchdog = Watchdog()
             weakref.finalize(self, self._watchdog.close)
+        if self._closed:
+            raise EngineError(f"The engine of {self._model!r} was closed while it was loaded.")
         try:
             with self._watchdog.marking():
                 return AsyncLLM.from_vllm_config(config)
@@ -160,6 +170,12 @@ class VLLMEngine:
         if self._watchdog is not None:
             self._watchdog.kill()
         return self._load()
+
+
+async def _shut_down(llm: "AsyncLLM") -> None:
+    if llm.output_handler and not llm.get_num_unfinished_requests():
+        llm.output_handler.cancel()  # otherwise it fails whatever is in flight, and logs that
+    await _in_thread(llm.shutdown)
 
 
 async def _ask(llm: "AsyncLLM", request: GenerationRequest) -> Generation:

@@ -16,6 +16,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 MARK = "MPDF_ENGINE_OWNER"
 _QUIET_SECONDS = 1.0
@@ -43,6 +44,7 @@ class Watchdog:
     @contextlib.contextmanager
     def marking(self) -> Iterator[None]:
         """Within, processes that this one starts (by fork and exec, not by fork alone) carry the mark."""
+        resource_tracker.ensure_running()  # without the mark: it frees shared memory after all others were killed
         environment = {MARK: self.mark, "SPT_NOENV": "1"}  # SPT_NOENV: setproctitle must not overwrite the mark
         before = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)

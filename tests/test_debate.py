@@ -1,0 +1,208 @@
+"""The rules as they are written in the design, a debate at a time, against the batched ones."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpdf_rllib.envs.debate import (
+    CONCEDE,
+    PERSIST,
+    REFINE,
+    action_rewards,
+    candidate_nodes,
+    concede_targets,
+    consensus,
+    consensus_without_each,
+    reference_share,
+    same_answer,
+)
+
+NONE = -1
+RIGHT = 0
+
+# Eighths, so that sums are exact in every order and ties do occur.
+CONFIDENCES = st.integers(0, 8).map(lambda eighths: eighths / 8)
+ANSWERS = st.integers(NONE, 3)
+
+
+@st.composite
+def teams(draw, elements=(ANSWERS, CONFIDENCES), agents=None):
+    """A batch of debates as one array of shape (B, N) for each kind of element."""
+    b, n = draw(st.integers(1, 3)), agents or draw(st.integers(2, 6))
+    batches = (st.lists(st.lists(element, min_size=n, max_size=n), min_size=b, max_size=b) for element in elements)
+    return tuple(np.array(draw(batch)) for batch in batches)
+
+
+def slow_consensus(answers, confidences):
+    """The most frequent answer; of equally frequent ones the one with more confidence; of these the lowest agent's."""
+    given_answers = [a for a in answers if a != NONE]
+    if not given_answers:
+        return NONE
+    frequency = Counter(given_answers)
+    confidence_in = {a: sum(c for b, c in zip(answers, confidences, strict=True) if b == a) for a in frequency}
+    most = max(frequency.values())
+    tied = [a for a in frequency if frequency[a] == most]
+    strongest = max(confidence_in[a] for a in tied)
+    return next(a for a in answers if a in tied and confidence_in[a] == strongest)
+
+
+def slow_target(answers, confidences, i):
+    """The peer with another answer and the highest confidence."""
+    best = NONE
+    for j, answer in enumerate(answers):
+        if j != i and answer not in (NONE, answers[i]) and (best == NONE or confidences[j] > confidences[best]):
+            best = j
+    return best
+
+
+@settings(deadline=None)
+@given(teams())
+def test_same_answer(batch):
+    answers, _ = batch
+    same = same_answer(answers)
+    for b, i, j in np.ndindex(same.shape):
+        assert same[b, i, j] == (answers[b, i] != NONE and answers[b, i] == answers[b, j])
+
+
+@settings(deadline=None)
+@given(teams())
+def test_concede_targets(batch):
+    answers, confidences = batch
+    targets = concede_targets(answers, confidences)
+    for b, i in np.ndindex(targets.shape):
+        assert targets[b, i] == slow_target(answers[b].tolist(), confidences[b].tolist(), i)
+
+
+@settings(deadline=None)
+@given(teams())
+def test_consensus(batch):
+    expected = [slow_consensus(a.tolist(), c.tolist()) for a, c in zip(*batch, strict=True)]
+    assert consensus(*batch).tolist() == expected
+
+
+@settings(deadline=None)
+@given(teams((ANSWERS, CONFIDENCES, st.booleans())))
+def test_consensus_among_those_present(batch):
+    result = consensus(*batch)
+    for b, (answers, confidences, present) in enumerate(zip(*batch, strict=True)):
+        assert result[b] == slow_consensus(answers[present].tolist(), confidences[present].tolist())
+
+
+@settings(deadline=None)
+@given(teams())
+def test_consensus_without_each(batch):
+    without = consensus_without_each(*batch)
+    for b, (answers, confidences) in enumerate(zip(*batch, strict=True)):
+        for i in range(len(answers)):
+            expected = slow_consensus(np.delete(answers, i).tolist(), np.delete(confidences, i).tolist())
+            assert without[b, i] == expected
+
+
+@settings(deadline=None)
+@given(teams(agents=2))
+def test_with_two_agents_the_consensus_without_one_is_the_peers_answer(batch):
+    assert (consensus_without_each(*batch) == batch[0][:, ::-1]).all()
+
+
+@settings(deadline=None)
+@given(
+    teams(
+        (
+            ANSWERS,
+            st.tuples(ANSWERS, ANSWERS, ANSWERS),
+            st.tuples(CONFIDENCES, CONFIDENCES, CONFIDENCES),
+            st.tuples(st.just(True), st.booleans(), st.booleans()),
+            st.integers(0, 2),
+        )
+    )
+)
+def test_rewards_are_those_of_really_taking_each_action(batch):
+    before, answers, confidences, legal, actions = batch
+    actions = np.where(np.take_along_axis(legal, actions[..., None], -1)[..., 0], actions, PERSIST)
+    r_local, r_global = action_rewards(before, answers, confidences, actions, legal)
+    for b, i, k in np.ndindex(legal.shape):
+        if not legal[b, i, k]:
+            assert np.isnan(r_local[b, i, k])
+            assert np.isnan(r_global[b, i, k])
+            continue
+        agents = range(before.shape[1])
+        taken = [k if j == i else actions[b, j] for j in agents]
+        after = [answers[b, j, taken[j]] for j in agents]
+        trust = [confidences[b, j, taken[j]] for j in agents]
+        with_agent = slow_consensus(after, trust) == RIGHT
+        without_agent = slow_consensus(after[:i] + after[i + 1 :], trust[:i] + trust[i + 1 :]) == RIGHT
+        assert r_local[b, i, k] == int(after[i] == RIGHT) - int(before[b, i] == RIGHT)
+        assert r_global[b, i, k] == int(with_agent) - int(without_agent)
+
+
+@settings(deadline=None)
+@given(teams())
+def test_reference_share(batch):
+    share = reference_share(*batch)
+    for b, (answers, weights) in enumerate(zip(*batch, strict=True)):
+        right = sum(w for a, w in zip(answers, weights, strict=True) if a == RIGHT)
+        cast = sum(w for a, w in zip(answers, weights, strict=True) if a != NONE)
+        assert share[b] == (right / cast if cast else 0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "confidences", "team_answer"),
+    [
+        ([5, 5, 7], [0.1, 0.1, 1.0], 5),  # the plurality, however unsure
+        ([5, 7, 9], [0.2, 0.6, 0.4], 7),  # a tie goes to the surest
+        ([5, 7, 5, 7], [0.1, 0.4, 0.6, 0.4], 7),  # ... by summed confidence, not the highest
+        ([7, 5], [0.5, 0.5], 7),  # equally sure: the lowest agent
+        ([7, 5, 5, 7], [0.25, 0.5, 0.25, 0.5], 7),
+        ([NONE, NONE, 5], [0.9, 0.9, 0.0], 5),  # no answer never wins over an answer
+        ([NONE, NONE, NONE], [0.9, 0.9, 0.9], NONE),
+        ([5, NONE, NONE, 7], [0.3, 0.9, 0.9, 0.4], 7),  # two without an answer do not agree
+    ],
+)
+def test_who_wins(answers, confidences, team_answer):
+    assert consensus(np.array(answers), np.array(confidences)) == team_answer
+
+
+@pytest.mark.parametrize(
+    ("answers", "confidences", "targets"),
+    [
+        ([5, 7, 9], [0.1, 0.5, 0.9], [2, 2, 1]),
+        ([5, 5, 7], [0.1, 0.9, 0.5], [2, 2, 1]),  # an equal answer is no target, however sure
+        ([5, 5, 5], [0.1, 0.2, 0.3], [-1, -1, -1]),
+        ([5, 7, 9], [0.5, 0.5, 0.5], [1, 0, 0]),  # of equally sure peers the lowest
+        ([5, NONE, NONE], [0.0, 0.9, 0.9], [-1, 0, 0]),  # nobody concedes to no answer
+    ],
+)
+def test_whom_to_concede_to(answers, confidences, targets):
+    assert concede_targets(np.array([answers]), np.array([confidences])).tolist() == [targets]
+
+
+def test_where_the_actions_lead():
+    # Two chains of three: 0 -> 1 -> 2 and 3 -> 4 -> 5.
+    child = np.array([1, 2, -1, 4, 5, -1])
+    candidates = candidate_nodes(np.array([[0, 5], [4, 4]]), child, np.array([[1, 0], [-1, -1]]))
+    assert candidates[..., PERSIST].tolist() == [[0, 5], [4, 4]]
+    assert candidates[..., REFINE].tolist() == [[1, -1], [5, 5]]
+    assert candidates[..., CONCEDE].tolist() == [[5, 0], [-1, -1]]
+
+
+def test_the_rewards_of_one_round_in_words():
+    # Agent 0 is wrong and concedes to agent 1, who is right and persists; agent 2 is wrong and persists.
+    before = np.array([[1, RIGHT, 2]])
+    answers = np.array([[[1, 3, RIGHT], [RIGHT, 4, 1], [2, RIGHT, RIGHT]]])
+    confidences = np.full(answers.shape, 0.5)
+    confidences[0, 2] = 0.9
+    r_local, r_global = action_rewards(
+        before, answers, confidences, np.array([[CONCEDE, PERSIST, PERSIST]]), np.ones(answers.shape, bool)
+    )
+    # Agent 0: without it 2 beats RIGHT, being surer; only conceding makes RIGHT win.
+    assert r_local[0, 0].tolist() == [0, 0, 1]
+    assert r_global[0, 0].tolist() == [0, 0, 1]
+    # Agent 1: without it 2 wins; if it left the right answer it would lose its own and the team's.
+    assert r_local[0, 1].tolist() == [0, -1, -1]
+    assert r_global[0, 1].tolist() == [1, 0, 0]
+    # Agent 2: the others are right already.
+    assert r_local[0, 2].tolist() == [0, 1, 1]
+    assert r_global[0, 2].tolist() == [0, 0, 0]

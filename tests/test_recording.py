@@ -1,0 +1,356 @@
+import asyncio
+import dataclasses
+import itertools
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpdf_rllib.engine import (
+    Generation,
+    GenerationRequest,
+    Position,
+    RecordingEngine,
+    SamplingParameters,
+    generate_many,
+    run,
+)
+from mpdf_rllib.engine.recording import SCHEMA, owner, request_key
+from mpdf_rllib.engine.scripted import ScriptedEngine
+from mpdf_rllib.errors import ConfigError, DataError, EngineError
+
+SAMPLING = SamplingParameters(max_tokens=14, stop=("\n",))
+
+
+def make_request(question: str = "q", root: int = 0, **changes: Any) -> GenerationRequest:
+    return dataclasses.replace(GenerationRequest("2 + 3 =", SAMPLING, Position(question, root)), **changes)
+
+
+def requests_of(number: int) -> list[GenerationRequest]:
+    return [make_request(f"q{i}") for i in range(number)]
+
+
+def echo(request: GenerationRequest) -> str:
+    return f"answer to {request.position.question}"
+
+
+def record(folder: object, requests: list[GenerationRequest], inner: ScriptedEngine, **settings: Any) -> list[Generation]:
+    async def job() -> list[Generation]:
+        engine = RecordingEngine(str(folder), "model", lambda: inner, **settings)
+        try:
+            return await generate_many(engine, requests)
+        finally:
+            await engine.close()
+
+    return run(job())
+
+
+def replay(folder: object, requests: list[GenerationRequest], fingerprint: str = "model") -> list[Generation]:
+    return run(generate_many(RecordingEngine(str(folder), fingerprint, None), requests))
+
+
+ODD = Generation(
+    text="Zürich \N{SNOWMAN}\n",
+    token_ids=(7, 49151),
+    logprobs=(-0.1, -math.inf),
+    token_ends=(3, 9),
+    finish_reason="length",
+    prompt_tokens=280,
+    cached_tokens=256,
+    generated_tokens=2,
+)
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_round_trip_is_exact(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "recording" if place == "local" else f"memory://{tmp_path.name}/recording"
+    chat = (("system", "Be brief."), ("user", "2 + 3?"))
+    requests = [
+        make_request("plain"),
+        make_request("chat", prompt=chat),
+        make_request("scored", score_words=(" right", " wrong")),
+    ]
+    generations = {
+        "plain": ODD,
+        "chat": dataclasses.replace(ODD, text="", token_ids=(), logprobs=(), token_ends=(), generated_tokens=0),
+        "scored": dataclasses.replace(ODD, finish_reason="score", word_logprobs=(-0.3, -1.7)),
+    }
+    fresh = record(folder, requests, ScriptedEngine(lambda request: generations[request.position.question]))
+    assert replay(folder, requests) == fresh
+    assert fresh[0].text == ODD.text
+    assert fresh[0].logprobs == pytest.approx(ODD.logprobs)
+
+
+def test_a_recording_continues(tmp_path: Path) -> None:
+    first, second = ScriptedEngine(echo), ScriptedEngine(echo)
+    record(tmp_path, requests_of(3), first)
+    record(tmp_path, requests_of(5), second)
+    assert (first.requests, second.requests) == (3, 2)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert [g.text for g in replay(tmp_path, requests_of(5))] == [f"answer to q{i}" for i in range(5)]
+
+
+def test_counters(tmp_path: Path) -> None:
+    async def job() -> tuple[int, int]:
+        engine = RecordingEngine(str(tmp_path), "model", lambda: ScriptedEngine(echo))
+        await generate_many(engine, requests_of(3))
+        await generate_many(engine, requests_of(4))
+        await engine.close()
+        return engine.hits, engine.made
+
+    assert run(job()) == (3, 4)
+
+
+def test_another_model_is_not_replayed(tmp_path: Path) -> None:
+    record(tmp_path, requests_of(1), ScriptedEngine(echo))
+    with pytest.raises(DataError, match=r"'q0'.*mpdf_rllib\.record"):
+        replay(tmp_path, requests_of(1), fingerprint="other")
+
+
+def test_equal_requests_in_flight_share_one_generation(tmp_path: Path) -> None:
+    draws = itertools.count()
+    inner = ScriptedEngine(lambda _: str(next(draws)), delay=0.01)
+    generations = record(tmp_path, [make_request()] * 20 + [make_request(root=1)] * 20, inner)
+    assert inner.requests == 2
+    assert len(set(generations[:20])) == len(set(generations[20:])) == 1
+    assert generations[0] != generations[-1]
+
+
+def test_a_cancelled_caller_loses_nothing(tmp_path: Path) -> None:
+    async def job() -> int:
+        answering = asyncio.Event()
+
+        class Slow(ScriptedEngine):
+            async def generate(self, request: GenerationRequest) -> Generation:
+                await answering.wait()
+                return await super().generate(request)
+
+        inner = Slow(echo)
+        engine = RecordingEngine(str(tmp_path), "model", lambda: inner)
+        caller = asyncio.ensure_future(engine.generate(make_request()))
+        other = asyncio.ensure_future(engine.generate(make_request()))
+        await asyncio.sleep(0)
+        caller.cancel()
+        answering.set()
+        await other
+        await engine.close()
+        return inner.requests
+
+    assert run(job()) == 1
+    assert replay(tmp_path, [make_request()])
+
+
+def test_close_gives_up_what_is_in_flight(tmp_path: Path) -> None:
+    async def job() -> None:
+        engine = RecordingEngine(str(tmp_path), "model", lambda: ScriptedEngine(echo, delay=3600))
+        caller = asyncio.ensure_future(engine.generate(make_request()))
+        await asyncio.sleep(0)
+        await engine.close()
+        await engine.close()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+
+    run(job())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_is_not_recorded(tmp_path: Path) -> None:
+    def fail_on_q1(request: GenerationRequest) -> str:
+        if request.position.question == "q1":
+            raise EngineError("it died")
+        return echo(request)
+
+    with pytest.raises(EngineError, match="it died"):
+        record(tmp_path, [make_request("q0"), make_request("q1")], ScriptedEngine(fail_on_q1))
+    again = ScriptedEngine(echo)
+    record(tmp_path, [make_request("q0"), make_request("q1")], again)
+    assert again.requests == 1
+
+
+def test_of_duplicates_the_first_file_wins(tmp_path: Path) -> None:
+    for name, text in (("2", "second"), ("1", "first")):
+        record(tmp_path / name, [make_request()], ScriptedEngine(lambda _, text=text: text))
+        (file,) = (tmp_path / name).iterdir()
+        (tmp_path / "both").mkdir(exist_ok=True)
+        file.rename(tmp_path / "both" / f"{name}.parquet")
+    assert replay(tmp_path / "both", [make_request()])[0].text == "first"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "text"])
+def test_an_unreadable_file_is_named_skipped_and_made_again(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    record(tmp_path, requests_of(2), ScriptedEngine(echo))
+    (file,) = tmp_path.iterdir()
+    contents = file.read_bytes()
+    match damage:
+        case "truncated":
+            file.write_bytes(contents[: len(contents) // 2])
+        case "empty":
+            file.write_bytes(b"")
+        case "foreign":
+            pq.write_table(pa.table({"x": [1, 2]}), file)
+        case "text":
+            file.write_text("not Parquet at all\n" * 100)
+    record(tmp_path, [make_request("q7")], ScriptedEngine(echo))
+
+    engine = RecordingEngine(str(tmp_path), "model", None)
+    assert engine.skipped == [file.name]
+    assert file.name in caplog.text
+    assert run(engine.generate(make_request("q7"))).text == "answer to q7"
+    again = ScriptedEngine(echo)
+    record(tmp_path, requests_of(2), again)
+    assert again.requests == 2
+
+
+def test_a_full_flush_is_written_at_once_and_the_rest_in_time(tmp_path: Path) -> None:
+    async def job() -> list[int]:
+        engine = RecordingEngine(str(tmp_path), "model", lambda: ScriptedEngine(echo), flush_every=4, flush_seconds=0.05)
+        await generate_many(engine, requests_of(4))
+        await generate_many(engine, requests_of(6)[4:])
+        async with asyncio.timeout(20):
+            while sum(rows := [pq.read_metadata(file).num_rows for file in sorted(tmp_path.glob("*.parquet"))]) < 6:
+                await asyncio.sleep(0.01)
+        await engine.close()
+        return rows
+
+    assert run(job()) in ([4, 2], [6])
+    assert len(replay(tmp_path, requests_of(6))) == 6
+
+
+def test_nothing_is_left_but_whole_files(tmp_path: Path) -> None:
+    record(tmp_path, requests_of(40), ScriptedEngine(echo), flush_every=8)
+    files = list(tmp_path.iterdir())
+    assert all(file.suffix == ".parquet" for file in files)
+    assert all(pq.read_schema(file).names == SCHEMA.names for file in files)
+
+
+class FullDisk(MemoryFileSystem):
+    """Takes what it is given until `room` is false, then half of it."""
+
+    protocol = "fulldisk"
+    store: dict[str, Any] = {}
+    pseudo_dirs = [""]
+    room = True
+
+    def open(self, path: str, mode: str = "rb", **settings: Any) -> Any:
+        file = super().open(path, mode, **settings)
+        if "w" in mode and not self.room:
+            file.write(b"PAR1")
+            file.close()
+            raise OSError(28, "No space left on device")
+        return file
+
+
+def test_a_full_disk_is_one_clear_error_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("fulldisk", FullDisk, clobber=True)
+    record("fulldisk://recording", requests_of(3), ScriptedEngine(echo))
+    before = dict(FullDisk.store)
+    monkeypatch.setattr(FullDisk, "room", False)
+    with pytest.raises(DataError, match=r"fulldisk://recording.*No space left.*2 new generations"):
+        record("fulldisk://recording", requests_of(5), ScriptedEngine(echo))
+    assert FullDisk.store == before
+    monkeypatch.setattr(FullDisk, "room", True)
+    again = ScriptedEngine(echo)
+    record("fulldisk://recording", requests_of(5), again)
+    assert again.requests == 2
+
+
+def test_after_a_failed_flush_no_more_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def job() -> int:
+        inner = ScriptedEngine(echo)
+        engine = RecordingEngine("fulldisk://other", "model", lambda: inner, flush_every=1)
+        async with asyncio.timeout(20):
+            with pytest.raises(DataError, match="No space left"):
+                for i in itertools.count():
+                    await engine.generate(make_request(f"q{i}"))
+                    await asyncio.sleep(0.001)
+        made = inner.requests
+        monkeypatch.setattr(FullDisk, "room", True)
+        await engine.close()
+        return made
+
+    fsspec.register_implementation("fulldisk", FullDisk, clobber=True)
+    monkeypatch.setattr(FullDisk, "room", False)
+    made = run(job())
+    assert len(replay("fulldisk://other", requests_of(made))) == made
+
+
+@pytest.mark.parametrize("folder", ["nosuch://place", "file-in-its-place"])
+def test_a_folder_that_cannot_be_opened(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file-in-its-place").touch()
+    with pytest.raises(ConfigError, match=folder.split(":")[0]):
+        RecordingEngine(folder if "://" in folder else str(tmp_path / folder), "model", None)
+
+
+def test_loading_12000_generations_takes_less_than_a_second(tmp_path: Path) -> None:
+    generation = Generation("4 * 9 = 36", tuple(range(12)), (-0.25,) * 12, tuple(range(12)), "stop", 282, 256, 12)
+    requests = [make_request(f"q{i}", prompt="x" * 800 + str(i)) for i in range(12_000)]
+    record(tmp_path, requests, ScriptedEngine(lambda _: generation), flush_every=512)
+    started = time.perf_counter()
+    engine = RecordingEngine(str(tmp_path), "model", None)
+    seconds = time.perf_counter() - started
+    assert run(engine.generate(requests[-1])) == generation
+    assert seconds < 1.0
+
+
+words = st.text(max_size=12)
+positions = st.builds(Position, words, *[st.integers(0, 50)] * 4)
+samplings = st.builds(
+    SamplingParameters,
+    st.floats(0, 2),
+    st.floats(0, 1, exclude_min=True),
+    st.integers(1, 64),
+    st.lists(words, max_size=2).map(tuple),
+)
+prompts = words | st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), words), max_size=3).map(tuple)
+requests_ = st.builds(GenerationRequest, prompts, samplings, positions)
+scorings = st.builds(GenerationRequest, prompts, samplings, positions, st.lists(words, min_size=1, max_size=3).map(tuple))
+
+
+@given(requests_ | scorings, requests_ | scorings)
+def test_keys_are_equal_only_for_what_determines_a_draw(one: GenerationRequest, other: GenerationRequest) -> None:
+    for changed in (
+        other,
+        dataclasses.replace(one, prompt=other.prompt),
+        dataclasses.replace(one, position=other.position),
+        dataclasses.replace(one, score_words=other.score_words),
+    ):
+        same = one == changed or (bool(one.score_words) and dataclasses.replace(changed, sampling=one.sampling) == one)
+        assert (request_key("m", one) == request_key("m", changed)) == same
+    assert request_key("m", one) != request_key("n", one)
+
+
+@given(requests_, samplings)
+def test_the_sampling_is_a_part_of_the_key_unless_words_are_scored(
+    request_: GenerationRequest, sampling: SamplingParameters
+) -> None:
+    changed = dataclasses.replace(request_, sampling=sampling)
+    assert (request_key("m", request_) == request_key("m", changed)) == (request_ == changed)
+    scoring, changed = (dataclasses.replace(r, score_words=(" right",)) for r in (request_, changed))
+    assert request_key("m", scoring) == request_key("m", changed)
+
+
+def test_a_whole_number_is_the_same_temperature() -> None:
+    one, other = (make_request(sampling=SamplingParameters(temperature=t, top_p=t)) for t in (1, 1.0))
+    assert request_key("m", one) == request_key("m", other)
+
+
+@given(words, st.integers(1, 64))
+def test_a_question_has_one_owner(question: str, shards: int) -> None:
+    assert 0 <= owner(question, shards) < shards
+    assert owner(question, shards) == owner(question, shards)
+
+
+def test_owners_are_stable_and_spread() -> None:
+    owners = [owner(f"q{i}", 4) for i in range(400)]
+    assert owners[:8] == [3, 2, 3, 3, 3, 1, 1, 3]
+    assert all(owners.count(shard) > 60 for shard in range(4))

@@ -1,0 +1,143 @@
+import asyncio
+import math
+import os
+import random
+import signal
+
+import pytest
+
+from mpdf_rllib.engine import GenerationRequest, Position, SamplingParameters, generate_many, run
+from mpdf_rllib.engine.models import PACKAGED_MODEL
+from mpdf_rllib.engine.vllm_engine import VLLMEngine
+from mpdf_rllib.engine.watchdog import marked_processes
+from mpdf_rllib.errors import ConfigError, DataError
+
+pytestmark = pytest.mark.model
+
+SHOTS = "".join(f"Q: {a} boxes with {b} eggs each. How many eggs?\nA: {a} * {b} = {a * b}\n\n" for a, b in [(3, 4), (7, 2)])
+GREEDY = SamplingParameters(temperature=0.0, max_tokens=14, stop=("\n",))
+
+
+def make_requests(number: int, sampling: SamplingParameters = GREEDY) -> list[GenerationRequest]:
+    return [
+        GenerationRequest(f"{SHOTS}Q: {3 + i} boxes with 5 eggs each. How many eggs?\nA:", sampling, Position(f"q{i}", 0))
+        for i in range(number)
+    ]
+
+
+def test_generations(vllm_engine: VLLMEngine) -> None:
+    sampling = SamplingParameters(max_tokens=14, stop=("\n",))
+    for generation in run(generate_many(vllm_engine, make_requests(8, sampling))):
+        assert "\n" not in generation.text
+        assert 1 <= generation.generated_tokens <= 14
+        number = generation.generated_tokens
+        assert len(generation.token_ids) == len(generation.logprobs) == len(generation.token_ends) == number
+        assert all(math.isfinite(p) and p <= 0 for p in generation.logprobs)
+        assert list(generation.token_ends) == sorted(generation.token_ends)
+        assert generation.token_ends[-1] == len(generation.text)
+        assert generation.finish_reason == ("stop" if number < 14 else generation.finish_reason)
+        assert 0 <= generation.cached_tokens <= generation.prompt_tokens
+        assert generation.word_logprobs == ()
+
+
+def test_an_answer_makes_sense(vllm_engine: VLLMEngine) -> None:
+    (generation,) = run(generate_many(vllm_engine, make_requests(1)))
+    assert generation.text.startswith(" 3 * 5 =")
+    assert generation.finish_reason == "stop"
+
+
+def test_words_are_scored(vllm_engine: VLLMEngine) -> None:
+    words = (" 3", " 5", " wrong")
+    (generation,) = run(
+        generate_many(vllm_engine, [GenerationRequest(make_requests(1)[0].prompt, GREEDY, Position("q", 0), words)])
+    )
+    assert generation.finish_reason == "score"
+    assert (generation.text, generation.token_ids, generation.generated_tokens) == ("", (), 0)
+    probabilities = [math.exp(p) for p in generation.word_logprobs]
+    assert len(probabilities) == 3
+    assert sum(probabilities) <= 1 + 1e-6
+    assert generation.word_logprobs[2] < max(generation.word_logprobs)
+
+
+def test_words_that_start_alike_are_refused(vllm_engine: VLLMEngine) -> None:
+    request = GenerationRequest("2 + 2 =", GREEDY, Position("q", 0), (" right", " right now"))
+    with pytest.raises(ConfigError, match="right now.*first tokens"):
+        run(vllm_engine.generate(request))
+
+
+def test_messages_are_rendered_with_the_chat_template(vllm_engine: VLLMEngine) -> None:
+    chat = (("system", "You answer."), ("user", "What is the capital of France?"))
+    sampling = SamplingParameters(temperature=0.0, max_tokens=24)
+    rendered = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in chat) + "<|im_start|>assistant\n"
+    messages, text = run(
+        generate_many(vllm_engine, [GenerationRequest(p, sampling, Position("q", 0)) for p in (chat, rendered)])
+    )
+    assert "Paris" in messages.text
+    assert messages.text == text.text
+    assert messages.prompt_tokens == text.prompt_tokens
+
+
+def test_generations_do_not_depend_on_the_order_of_requests(vllm_engine: VLLMEngine) -> None:
+    requests = make_requests(12)
+    shuffled = random.Random(0).sample(requests, len(requests))
+    answers = dict(zip(shuffled, run(generate_many(vllm_engine, shuffled)), strict=True))
+    for request, generation in zip(requests, run(generate_many(vllm_engine, requests)), strict=True):
+        expected = f" {request.prompt.rsplit('Q: ', 1)[1].split()[0]} *"
+        assert generation.text.startswith(expected)
+        assert answers[request].text.startswith(expected)
+
+
+def test_equal_requests_are_different_draws(vllm_engine: VLLMEngine) -> None:
+    sampling = SamplingParameters(temperature=1.5, max_tokens=14)
+    generations = run(generate_many(vllm_engine, make_requests(1, sampling) * 4))
+    assert len({generation.text for generation in generations}) > 1
+
+
+def test_the_prefix_cache_is_used_and_reset(vllm_engine: VLLMEngine) -> None:
+    request = GenerationRequest(SHOTS * 8 + "Q:", GREEDY, Position("q", 0))
+
+    async def cached() -> int:
+        return (await vllm_engine.generate(request)).cached_tokens
+
+    run(vllm_engine.reset_prefix_cache())
+    assert run(cached()) == 0
+    assert run(cached()) > 0
+    run(vllm_engine.reset_prefix_cache())
+    assert run(cached()) == 0
+
+
+def test_a_prompt_that_is_too_long_names_its_question(vllm_engine: VLLMEngine) -> None:
+    request = GenerationRequest("one two three " * 5000, GREEDY, Position("the-long-one", 0))
+    with pytest.raises(DataError, match=r"'the-long-one'.*longer than"):
+        run(vllm_engine.generate(request))
+
+
+def test_an_engine_that_dies_is_started_again_and_answers_everything(vllm_engine: VLLMEngine) -> None:
+    async def job() -> list[str]:
+        await vllm_engine.generate(make_requests(1)[0])
+        sampling = SamplingParameters(temperature=0.0, max_tokens=200)
+        answers = generate_many(vllm_engine, make_requests(6) + make_requests(6, sampling))
+        pending = asyncio.ensure_future(answers)
+        await vllm_engine.generate(make_requests(7)[-1])
+        for pid in marked_processes(vllm_engine._watchdog.mark):
+            os.kill(pid, signal.SIGKILL)
+        return [generation.text for generation in await pending]
+
+    texts = run(job())
+    assert len(texts) == 12
+    assert all(text.startswith(f" {3 + i % 6} * 5") for i, text in enumerate(texts))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"max_num_seq": 4}, r"engine\.args\.max_num_seq: .*engine\.args\.max_num_seqs"),
+        ({"qqqqqq": 4}, r"engine\.args\.qqqqqq"),
+        ({"dtype": "float3"}, r"engine\.args.*float3"),
+    ],
+)
+def test_wrong_arguments(args: dict[str, object], message: str) -> None:
+    engine = VLLMEngine(PACKAGED_MODEL, args)
+    with pytest.raises(ConfigError, match=message):
+        run(engine.generate(make_requests(1)[0]))
+    run(engine.close())
