@@ -8,7 +8,7 @@ import numpy as np
 
 from mpdf_rllib.engine import Engine, run
 from mpdf_rllib.engine.recording import owner
-from mpdf_rllib.envs.credit import Calibration, Credit, Policy
+from mpdf_rllib.envs.credit import Calibration, Credit, CreditKind, Policy
 from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import ConfigError
@@ -31,7 +31,9 @@ class DebateSession:
         questions: Callable[[], Sequence[Question]],
         team: Team,
         engine: Callable[[], Engine],
-        credit: Credit | None = None,
+        credit: CreditKind = "step",
+        token_price: float = 0.0,
+        tie_tolerance: float = 0.0,
         calibration: Calibration | None = None,
         shard: tuple[int, int] = (0, 1),
     ):
@@ -41,7 +43,9 @@ class DebateSession:
             questions: Makes the question set.
             team: The agents.
             engine: Makes the engine.
-            credit: What `info["action_rewards"]` holds, by default the paper's reward.
+            credit: What `info["action_rewards"]` holds, by default the paper's reward; see `credit.Credit`.
+            token_price: What a generated token takes off it, at least 0.
+            tie_tolerance: Rewards within it of a state's best count as tied with it, at least 0.
             calibration: Weighs the final vote of outcome credit.
             shard: (index, number of shards): debates are about the questions that this shard owns.
 
@@ -53,7 +57,7 @@ class DebateSession:
             raise ConfigError(f"env runner {shard[0] + 1} of {shard[1]} owns no question; use fewer env runners")
         self.agents = [f"agent_{i}" for i in range(team.agents)]
         self.policy: Policy | None = None
-        self._credit = credit or Credit()
+        self._credit = Credit(credit, token_price, tie_tolerance)
         self._calibration = calibration
         self._team = team
         self._make_engine = engine

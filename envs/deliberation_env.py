@@ -30,8 +30,8 @@ class DeliberationEnv(MultiAgentEnv):
     the policy to follow, it is what the debate comes to.
 
     Config keys: the arguments of `DebateSession`: `questions`, a callable that returns the question set; `team`, a `Team`;
-    `engine`, a callable that makes the engine; and optionally `credit` and `calibration`. With several env runners each
-    debates the questions that it owns.
+    `engine`, a callable that makes the engine; and optionally `credit`, `token_price`, `tie_tolerance` and `calibration`.
+    With several env runners each debates the questions that it owns.
     """
 
     metadata: dict[str, Any] = {"name": "deliberation_v0", "render_modes": []}

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mpdf_rllib.engine import Engine, RecordingEngine
-from mpdf_rllib.envs.credit import Credit, CreditKind
+from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.questions import Family, Question, Split, generate_questions
@@ -62,7 +62,7 @@ class EngineConfig(Section):
 
 
 class CreditConfig(Section):
-    """How the rewards that one SoftRankPO variant ranks are made; see `mpdf_rllib.envs.credit.Credit`."""
+    """How the rewards that one SoftRankPO variant ranks are made; see `mpdf_rllib.envs.credit`."""
 
     token_price: Annotated[float, Field(ge=0)] = 0.0
     tie_tolerance: Annotated[float, Field(ge=0)] = 0.0
@@ -171,13 +171,9 @@ class ExperimentConfig(Section):
             "questions": partial(self.questions_of, split),
             "team": self.make_team(),
             "engine": self.make_engine,
-            "credit": self.credit(credit),
+            "credit": credit,
+            **self.algorithm.credits.get(credit, CreditConfig()).model_dump(),
         }
-
-    def credit(self, kind: CreditKind) -> Credit:
-        """The credit of a variant; the paper's reward for a kind that is not configured."""
-        settings = self.algorithm.credits.get(kind, CreditConfig())
-        return Credit(kind, settings.token_price, settings.tie_tolerance)
 
     def to_yaml(self) -> str:
         """The resolved config."""

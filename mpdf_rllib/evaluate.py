@@ -20,6 +20,7 @@ from mpdf_rllib.baselines.schedules import always_refine, best_schedule, play, p
 from mpdf_rllib.baselines.stopping_rule import best_threshold, stop_at
 from mpdf_rllib.baselines.votes import highest_logprob, nodes_to_depth, plurality, roots
 from mpdf_rllib.config import ExperimentConfig
+from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.envs.debate_batch import Observation
 from mpdf_rllib.errors import DataError
@@ -27,7 +28,7 @@ from mpdf_rllib.record import RecordedTrees, record
 from mpdf_rllib.results import SystemResult, results_table, write_results
 
 WARM_START = "MPDF, warm start"
-CREDIT_LABELS = {"step": "SoftRankPO, paper's credit", "outcome": "SoftRankPO, soft outcome"}
+CREDIT_LABELS = {"step": "paper's credit", "outcome": "soft outcome"}
 
 CHECKPOINTS = "checkpoints.json"
 """In the run folder: by kind of credit, the trials' last checkpoints in the order of their seeds, relative to it."""
@@ -97,7 +98,7 @@ def _learned(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResul
         if not warm_starts:
             warm_starts = [play(trees.test, greedy(module.reference)) for module in modules]
         results.append(
-            SystemResult(CREDIT_LABELS[kind], tuple(play(trees.test, greedy(module.policy)) for module in modules))
+            SystemResult(_label(kind), tuple(play(trees.test, greedy(module.policy)) for module in modules))
         )
     return [SystemResult(WARM_START, tuple(warm_starts)), *results]
 
@@ -110,7 +111,7 @@ def _bounds(trees: RecordedTrees) -> list[SystemResult]:
     ]
 
 
-def read_checkpoints(run_path: Path) -> dict[str, list[Path]]:
+def read_checkpoints(run_path: Path) -> dict[CreditKind, list[Path]]:
     """The run's final checkpoints by kind of credit, in the order of their seeds.
 
     Raises:
@@ -130,10 +131,13 @@ def load_module(checkpoint: Path) -> RLModule:
     )
 
 
+def _label(kind: CreditKind) -> str:
+    return f"SoftRankPO, {CREDIT_LABELS[kind]}"
+
+
 def print_table(config: ExperimentConfig, results: list[SystemResult]) -> None:
     """Prints the table and where everything lies."""
-    learned = [CREDIT_LABELS[kind] for kind in config.algorithm.credits]
-    sys.stdout.flush()
+    learned = {_label(kind): CREDIT_LABELS[kind] for kind in config.algorithm.credits}
     cli.output.print(results_table(results, learned))
     cli.output.print(f"run: {config.run_path}\nrecording: {config.recording_url}", highlight=False, soft_wrap=True)
 

@@ -82,8 +82,9 @@ async def _fill(engine: RecordingEngine, team: Team, trees: tuple[SolutionTree, 
                     replayed_tokens, started = tokens, time.monotonic()
                 speed = (tokens - replayed_tokens) / max(time.monotonic() - started, 1e-9)
                 done = sum(int(tree.present.sum()) for tree in trees)
-                label = f"{speed:.0f} tokens/s" if engine.made else "replayed"
-                progress.update(task, completed=done, speed=label)
+                progress.update(
+                    task, completed=done, speed=f"{speed:.0f} tokens/s" if engine.made else "loading the engine"
+                )
                 await asyncio.sleep(0.5)
 
         reporter = asyncio.ensure_future(report())
@@ -93,6 +94,8 @@ async def _fill(engine: RecordingEngine, team: Team, trees: tuple[SolutionTree, 
                 *(team.fill(engine, tree, [(q, m) for q in questions for m in nodes]) for tree, questions, nodes in wanted)
             )
             progress.update(task, completed=total)
+            if not engine.made:
+                progress.update(task, speed="replayed")
         finally:
             reporter.cancel()
             await engine.close()

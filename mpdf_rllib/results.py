@@ -122,12 +122,12 @@ def read_results(path: Path) -> list[SystemResult]:
     return results
 
 
-def results_table(results: list[SystemResult], learned: list[str]) -> Table:
+def results_table(results: list[SystemResult], learned: dict[str, str]) -> Table:
     """The table of all systems.
 
     Args:
         results: Rows in their order.
-        learned: The systems whose paired differences to every row are shown, a column each.
+        learned: Systems whose paired differences to every row are shown, each a column, with the column's short name.
     """
     by_name = {result.system: result for result in results}
     first = results[0].correct
@@ -139,8 +139,8 @@ def results_table(results: list[SystemResult], learned: list[str]) -> Table:
     table.add_column("system", overflow="fold")
     table.add_column("seeds", justify="right")
     table.add_column("accuracy")
-    for name in learned:
-        table.add_column(f"{name} minus it")
+    for short in learned.values():
+        table.add_column(f"{short} − row")
     for name in ("prompt", "cached", "generated"):
         table.add_column(name, justify="right")
     table.add_column("P / R / C %", justify="right")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import sys
@@ -47,7 +48,8 @@ def train(config: ExperimentConfig, fresh: bool = False) -> list[SystemResult]:
     _prepare_run_folder(config, fresh)
     trees = record(config)
     _fit(config, fit_calibration(trees.train))
-    return evaluate(config, trees)
+    with cli.console.status("Evaluating"):
+        return evaluate(config, trees)
 
 
 def algorithm_config(config: ExperimentConfig, env_config: dict[str, Any]) -> SoftRankPOConfig:
@@ -103,8 +105,13 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
     """Trains all trials that are not finished and notes their checkpoints."""
     settings = config.algorithm
     iterations = settings.warm_start_iterations + settings.iterations
-    credits = [config.credit(kind) for kind in settings.credits]
-    env_config = config.env_config() | {"calibration": calibration, "credit": tune.grid_search(credits)}
+    credits = settings.credits
+    env_config = config.env_config() | {
+        "calibration": calibration,
+        "credit": tune.grid_search(list(credits)),
+        "token_price": tune.sample_from(lambda spec: credits[spec.config.env_config.credit].token_price),
+        "tie_tolerance": tune.sample_from(lambda spec: credits[spec.config.env_config.credit].tie_tolerance),
+    }
     space = algorithm_config(config, env_config).debugging(seed=tune.grid_search(list(range(config.seeds))))
 
     _start_ray()
@@ -120,21 +127,31 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
             callbacks=[_TrialProgress(len(credits) * config.seeds * iterations)],
             verbose=0,
         )
-        tuner = tune.Tuner(SoftRankPO, param_space=space, run_config=run_config)
+        tune_config = tune.TuneConfig(trial_name_creator=_trial_name, trial_dirname_creator=_trial_name)
+        tuner = tune.Tuner(SoftRankPO, param_space=space, run_config=run_config, tune_config=tune_config)
     trials = tuner.fit()
     if trials.errors:
-        raise EngineError(f"{len(trials.errors)} of {len(trials)} trials failed, the first with:\n{trials.errors[0]}")
+        raise EngineError(
+            f"{len(trials.errors)} of {len(trials)} trials failed; the same command tries them again. The first failed with:\n"
+            f"{trials.errors[0]}"
+        )
+    if any((trial.metrics or {}).get("training_iteration", 0) < iterations for trial in trials):
+        raise KeyboardInterrupt  # the Tuner stops gracefully at the first Ctrl-C
 
     by_seed = sorted(trials, key=lambda trial: trial.config["seed"])
     checkpoints = {
         kind: [
             os.path.relpath(trial.checkpoint.path, config.run_path)
             for trial in by_seed
-            if trial.config["env_config"]["credit"].kind == kind
+            if trial.config["env_config"]["credit"] == kind
         ]
         for kind in settings.credits
     }
     _write_atomically(config.run_path / CHECKPOINTS, json.dumps(checkpoints, indent=1))
+
+
+def _trial_name(trial: Trial) -> str:
+    return f"{trial.config['env_config']['credit']}-seed{trial.config['seed']}"
 
 
 class _TrialProgress(tune.Callback):
@@ -174,11 +191,14 @@ class _TrialProgress(tune.Callback):
 
 
 def _start_ray() -> None:
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     if not ray.is_initialized():
-        if "RAY_ADDRESS" in os.environ:
-            ray.init(log_to_driver=False)
-        else:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+        with cli.console.status("Starting Ray"):
+            if "RAY_ADDRESS" in os.environ:
+                ray.init(log_to_driver=False)
+            else:
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -42,7 +42,9 @@ def echo(request: GenerationRequest) -> str:
     return f"answer to {request.position.question}"
 
 
-def record(folder: object, requests: list[GenerationRequest], inner: ScriptedEngine, **settings: Any) -> list[Generation]:
+def record(
+    folder: object, requests: list[GenerationRequest], inner: ScriptedEngine, **settings: Any
+) -> list[Generation]:
     async def job() -> list[Generation]:
         engine = RecordingEngine(str(folder), "model", lambda: inner, **settings)
         try:
@@ -213,7 +215,9 @@ def test_an_unreadable_file_is_named_skipped_and_made_again(
 
 def test_a_full_flush_is_written_at_once_and_the_rest_in_time(tmp_path: Path) -> None:
     async def job() -> list[int]:
-        engine = RecordingEngine(str(tmp_path), "model", lambda: ScriptedEngine(echo), flush_every=4, flush_seconds=0.05)
+        engine = RecordingEngine(
+            str(tmp_path), "model", lambda: ScriptedEngine(echo), flush_every=4, flush_seconds=0.05
+        )
         await generate_many(engine, requests_of(4))
         await generate_many(engine, requests_of(6)[4:])
         async with asyncio.timeout(20):
@@ -313,7 +317,9 @@ samplings = st.builds(
 )
 prompts = words | st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), words), max_size=3).map(tuple)
 requests_ = st.builds(GenerationRequest, prompts, samplings, positions)
-scorings = st.builds(GenerationRequest, prompts, samplings, positions, st.lists(words, min_size=1, max_size=3).map(tuple))
+scorings = st.builds(
+    GenerationRequest, prompts, samplings, positions, st.lists(words, min_size=1, max_size=3).map(tuple)
+)
 
 
 @given(requests_ | scorings, requests_ | scorings)

@@ -14,13 +14,17 @@ from mpdf_rllib.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.model
 
-SHOTS = "".join(f"Q: {a} boxes with {b} eggs each. How many eggs?\nA: {a} * {b} = {a * b}\n\n" for a, b in [(3, 4), (7, 2)])
+SHOTS = "".join(
+    f"Q: {a} boxes with {b} eggs each. How many eggs?\nA: {a} * {b} = {a * b}\n\n" for a, b in [(3, 4), (7, 2)]
+)
 GREEDY = SamplingParameters(temperature=0.0, max_tokens=14, stop=("\n",))
 
 
 def make_requests(number: int, sampling: SamplingParameters = GREEDY) -> list[GenerationRequest]:
     return [
-        GenerationRequest(f"{SHOTS}Q: {3 + i} boxes with 5 eggs each. How many eggs?\nA:", sampling, Position(f"q{i}", 0))
+        GenerationRequest(
+            f"{SHOTS}Q: {3 + i} boxes with 5 eggs each. How many eggs?\nA:", sampling, Position(f"q{i}", 0)
+        )
         for i in range(number)
     ]
 
@@ -68,7 +72,9 @@ def test_words_that_start_alike_are_refused(vllm_engine: VLLMEngine) -> None:
 def test_messages_are_rendered_with_the_chat_template(vllm_engine: VLLMEngine) -> None:
     chat = (("system", "You answer."), ("user", "What is the capital of France?"))
     sampling = SamplingParameters(temperature=0.0, max_tokens=24)
-    rendered = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in chat) + "<|im_start|>assistant\n"
+    rendered = (
+        "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in chat) + "<|im_start|>assistant\n"
+    )
     messages, text = run(
         generate_many(vllm_engine, [GenerationRequest(p, sampling, Position("q", 0)) for p in (chat, rendered)])
     )

@@ -2,14 +2,16 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
 import difflib
 import functools
 import os
+import sys
 import threading
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpdf_rllib.engine.models import ResolvedModel, model_fingerprint, resolve_model
@@ -135,30 +137,30 @@ class VLLMEngine:
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.platforms import current_platform
             from vllm.v1.engine.async_llm import AsyncLLM
-        except ImportError as error:
+        except (
+            ImportError,
+            RuntimeError,
+        ) as error:  # torch raises the latter where its companions are not of its build
             raise ConfigError(
                 f"The engine needs vLLM, which could not be imported ({error}). "
                 'Install it by `pip install "mpdf-rllib[cpu]"`, or "mpdf-rllib[gpu]" where there is a GPU.'
             ) from error
-        known = [field.name for field in dataclasses.fields(AsyncEngineArgs)]
-        for name in self._args:
-            if name not in known or name == "model":
-                nearest = difflib.get_close_matches(name, known, n=1)
-                hint = f"Did you mean engine.args.{nearest[0]}?" if nearest else "See vLLM's engine arguments."
-                raise ConfigError(f"engine.args.{name}: vLLM has no such engine argument. {hint}")
+        _check_names(self._args, {field.name for field in dataclasses.fields(AsyncEngineArgs)} - {"model"})
         model = resolve_model(self._model)
         defaults = _DEFAULTS | (_CPU_DEFAULTS if current_platform.is_cpu() else {})
         try:
             config = AsyncEngineArgs(model=model.path, **defaults | self._args).create_engine_config()
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"engine.args: vLLM refuses {self._args} for the model {self._model!r}: {error}") from error
+            raise ConfigError(
+                f"engine.args: vLLM refuses {self._args} for the model {self._model!r}: {error}"
+            ) from error
         if self._watchdog is None:
             self._watchdog = Watchdog()
             weakref.finalize(self, self._watchdog.close)
         if self._closed:
             raise EngineError(f"The engine of {self._model!r} was closed while it was loaded.")
         try:
-            with self._watchdog.marking():
+            with self._watchdog.marking(), _main_module_hidden():
                 return AsyncLLM.from_vllm_config(config)
         except Exception as error:
             raise EngineError(
@@ -170,6 +172,14 @@ class VLLMEngine:
         if self._watchdog is not None:
             self._watchdog.kill()
         return self._load()
+
+
+def _check_names(args: dict[str, Any], known: set[str]) -> None:
+    for name in args:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, sorted(known), n=1)
+            hint = f"Did you mean engine.args.{nearest[0]}?" if nearest else "Take a name of vLLM's AsyncEngineArgs."
+            raise ConfigError(f"engine.args.{name}: vLLM has no such engine argument. {hint}")
 
 
 async def _shut_down(llm: "AsyncLLM") -> None:
@@ -263,6 +273,18 @@ def _scored(output: "RequestOutput", words: list[int]) -> Generation:
         generated_tokens=0,
         word_logprobs=tuple(min(completion.logprobs[0][word].logprob, 0.0) for word in words),
     )
+
+
+@contextlib.contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Within, spawned processes do not run the caller's script again: it needs no guard, and they start sooner."""
+    main = vars(sys.modules["__main__"])
+    hidden = {name: main.pop(name, None) for name in ("__spec__", "__file__")}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update({name: value for name, value in hidden.items() if value is not None})
 
 
 class _Unfinished(Exception):
