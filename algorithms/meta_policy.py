@@ -13,9 +13,11 @@ ILLEGAL_LOGIT = -1e9
 class MetaPolicyNetwork(nn.Module):
     """Scores each action of an agent from its own z and its peers'.
 
-    Own z attends to the peers' (cross-attention [paper]); every candidate is then scored from that context, the type of the
-    action and the z of the solution that the action starts from [ours]. No weight depends on the number of peers or of
-    actions: with three actions the third concedes to the peer marked as the target, with more, action 2 + j concedes to peer j.
+    Own z attends to the peers' (cross-attention [paper]); every candidate is then scored from that context, the type of
+    the action and the z of the solution that the action starts from [ours]. No weight depends on the number of peers or
+    of
+    actions: with three actions the third concedes to the peer marked as the target, with more, action 2 + j concedes to
+        peer j.
     """
 
     def __init__(self, num_features: int, dim: int = 48, heads: int = 2):

@@ -19,7 +19,8 @@ class MetaPolicyRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 
     Attributes:
         policy: The network that is trained.
-        reference: pi_ref, a copy of the policy as it was at the end of the warm start; only learners and checkpoints hold it.
+        reference: pi_ref, a copy of the policy as it was at the end of the warm start; only learners and checkpoints
+            hold it.
         reference_frozen: Whether that end has come. Until then exploration is uniform over the legal actions.
     """
 

@@ -1,8 +1,8 @@
 """The debate's rules as pure functions over a batch of debates.
 
-Shapes: B debates, N agents, K actions. `answer_class` holds an integer per agent, equal for equivalent answers, `CORRECT` (0)
-for the reference answer and `UNPARSED` (-1) for no answer at all, which is equivalent to none. `confidence` is in [0, 1].
-No model, no randomness, no RLlib.
+Shapes: B debates, N agents, K actions. `answer_class` holds an integer per agent, equal for equivalent answers,
+`CORRECT` (0) for the reference answer and `UNPARSED` (-1) for no answer at all, which is equivalent to none.
+`confidence` is in [0, 1]. No model, no randomness, no RLlib.
 """
 
 import numpy as np

@@ -64,7 +64,11 @@ class DebateBatch:
         self.round = 0
 
     def reset(self, questions: Sequence[int] | np.ndarray) -> None:
-        """Begins a debate on each of the questions, (B,) indices into the tree's, with first answers all asked for at once."""
+        """Begins a debate on each of the questions; all first answers are asked for at once.
+
+        Args:
+            questions: int64, shape (B,): indices into the tree's questions.
+        """
         self.question = np.asarray(questions, np.int64)
         roots = np.arange(self._num_agents) * (self.tree.rounds + 1)
         self.node = np.broadcast_to(roots, (len(self.question), self._num_agents)).copy()
@@ -107,8 +111,8 @@ class DebateBatch:
         """What each agent sees.
 
         Returns:
-            float32 arrays: `own` (B, N, D) is the agent's z (see `features.FEATURES`), `peers` (B, N, N - 1, D) the others',
-            `peer_mask` (B, N, N - 1) is 1 for peers that exist, `action_mask` (B, N, K) 1 for legal actions.
+            float32 arrays: `own` (B, N, D) is the agent's z (see `features.FEATURES`), `peers` (B, N, N - 1, D) the
+            others', `peer_mask` (B, N, N - 1) is 1 for peers that exist, `action_mask` (B, N, K) 1 for legal actions.
         """
         answer_class, confidence = self.answer_class, self.confidence
         same = same_answer(answer_class)
@@ -169,8 +173,8 @@ class DebateBatch:
         if (chosen < 0).any():
             debate, agent = np.argwhere(chosen < 0)[0]
             raise ValueError(
-                f"action {actions[debate, agent]} of agent {agent} is illegal in round {self.round} of the debate on question "
-                f"{self.tree.questions[self.question[debate]].id}; choose where action_mask is 1"
+                f"action {actions[debate, agent]} of agent {agent} is illegal in round {self.round} of the debate on "
+                f"question {self.tree.questions[self.question[debate]].id}; choose where action_mask is 1"
             )
         self._require(chosen)
         self.node = chosen

@@ -9,8 +9,8 @@ from mpdf_rllib.envs.debate import ACTIONS
 class DebateMetrics(RLlibCallback):
     """Logs means over the debates of each sample under `env_runners/debate/`.
 
-    `accuracy` and `generated_tokens` a debate; `r_local` and `r_global` an agent step; `persist`, `refine` and `concede` as
-    shares of all actions.
+    `accuracy` and `generated_tokens` a debate; `r_local` and `r_global` an agent step; `persist`, `refine` and
+    `concede` as shares of all actions.
     """
 
     def on_sample_end(self, *, metrics_logger, samples, **kwargs) -> None:

@@ -91,9 +91,9 @@ class DebateSession:
             actions: For each debate the action of every agent.
 
         Returns:
-            Observations, rewards, terminateds, truncateds and infos, a dict by agent id for each debate. Each info holds
-            `action_rewards`, float32 (K,), NaN where illegal, and the terms `r_local`, `r_global` and `tokens` of the
-            action taken; in the last round also `correct`, whether the team's answer is right, and the debate's
+            Observations, rewards, terminateds, truncateds and infos, a dict by agent id for each debate. Each info
+            holds `action_rewards`, float32 (K,), NaN where illegal, and the terms `r_local`, `r_global` and `tokens` of
+            the action taken; in the last round also `correct`, whether the team's answer is right, and the debate's
             `prompt_tokens`, `cached_tokens` and `generated_tokens`.
         """
         taken = np.array([[debate[agent] for agent in self.agents] for debate in actions], np.int64)

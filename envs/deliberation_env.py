@@ -18,20 +18,20 @@ class DeliberationEnv(MultiAgentEnv):
 
     Agents: "agent_0" to "agent_{N-1}", all present from reset to the last round.
 
-    Actions: Discrete(3). 0 Persist keeps the own solution; 1 Refine revises it; 2 Concede adopts the solution of the most
-    confident peer with another answer. Illegal ones (no such peer, a chain at its end) are 0 in `action_mask` and raise
-    ValueError.
+    Actions: Discrete(3). 0 Persist keeps the own solution; 1 Refine revises it; 2 Concede adopts the solution of the
+    most confident peer with another answer. Illegal ones (no such peer, a chain at its end) are 0 in `action_mask` and
+    raise ValueError.
 
     Observation, float32: `own` (D,), the agent's meta-cognitive state z, whose entries are the table in `features.py`;
     `peers` (N - 1, D), the others' in the order of their indices; `peer_mask` (N - 1,); `action_mask` (3,).
 
     Reward: the entry of `info["action_rewards"]` for the action taken. That vector, float32 (3,), NaN where illegal, is
-    r_local + r_global of the paper for each action, given what the peers did; with outcome credit, and an env runner that knows
-    the policy to follow, it is what the debate comes to.
+    r_local + r_global of the paper for each action, given what the peers did; with outcome credit, and an env runner
+    that knows the policy to follow, it is what the debate comes to.
 
-    Config keys: the arguments of `DebateSession`: `questions`, a callable that returns the question set; `team`, a `Team`;
-    `engine`, a callable that makes the engine; and optionally `credit`, `token_price`, `tie_tolerance` and `calibration`.
-    With several env runners each debates the questions that it owns.
+    Config keys: the arguments of `DebateSession`: `questions`, a callable that returns the question set; `team`, a
+    `Team`; `engine`, a callable that makes the engine; and optionally `credit`, `token_price`, `tie_tolerance` and
+    `calibration`. With several env runners each debates the questions that it owns.
     """
 
     metadata: dict[str, Any] = {"name": "deliberation_v0", "render_modes": []}
@@ -55,7 +55,7 @@ class DeliberationEnv(MultiAgentEnv):
             }
         )
         self.observation_spaces = dict.fromkeys(self.possible_agents, space)
-        self.action_spaces = dict.fromkeys(self.possible_agents, Discrete(NUM_ACTIONS))
+        self.action_spaces: dict[str, Discrete] = dict.fromkeys(self.possible_agents, Discrete(NUM_ACTIONS))
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed, options=options)

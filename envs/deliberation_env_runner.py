@@ -1,7 +1,5 @@
 """The env runner of debates: batched, with seeds of its own, and with credit that follows the current policy."""
 
-from functools import partial
-
 import numpy as np
 import torch
 from ray.rllib.callbacks.utils import make_callback
@@ -24,6 +22,7 @@ class DeliberationEnvRunner(MultiAgentEnvRunner):
     would see one fixed set of debates.
     """
 
+    env: DeliberationVectorEnv
     _num_seeded_resets = 0
 
     @override(MultiAgentEnvRunner)

@@ -10,8 +10,10 @@ from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 
 
 class DeliberationVectorEnv(VectorMultiAgentEnv):
-    """`num_envs` debates of one `DeliberationEnv`'s session, with the contract of RLlib's own vector env (next-step
-    autoreset). All debates last T rounds, so all end, and are reset, together."""
+    """`num_envs` debates of one `DeliberationEnv`'s session, with the contract of RLlib's own vector env.
+
+    Autoreset is next-step. All debates last T rounds, so all end, and are reset, together.
+    """
 
     def __init__(self, env: DeliberationEnv, num_envs: int):
         super().__init__()
@@ -21,8 +23,8 @@ class DeliberationVectorEnv(VectorMultiAgentEnv):
         self.metadata = {**env.metadata, "autoreset_mode": "next_step"}
         self.single_observation_spaces = env.observation_spaces
         self.single_action_spaces = env.action_spaces
-        self.single_observation_space = gym.spaces.Dict(env.observation_spaces)
-        self.single_action_space = gym.spaces.Dict(env.action_spaces)
+        self.single_observation_space = gym.spaces.Dict(dict(env.observation_spaces))
+        self.single_action_space = gym.spaces.Dict(dict(env.action_spaces))
 
     @override(VectorMultiAgentEnv)
     def reset(self, *, seed: int | Sequence[int] | None = None, options: dict | None = None):

@@ -1,8 +1,8 @@
 """The meta-cognitive state z of an agent, one table.
 
 Every entry is finite and within its range for every input. A peer's z has the same entries as one's own, the last three
-relative to the observer. There is deliberately no entry for "the written equation holds": a calculator that checks the trace
-would be a verifier, not meta-cognition.
+relative to the observer. There is deliberately no entry for "the written equation holds": a calculator that checks the
+trace would be a verifier, not meta-cognition.
 """
 
 import math
@@ -30,11 +30,13 @@ SOLUTION_FEATURES = (
     Feature("multiplicative_operators", 0, 1, "[ours] z_prof measured: count of * and / / 8, at most 1"),
     Feature("length", 0, 1, "[ours] z_prof measured: generated tokens / their bound"),
     Feature("cut_off", 0, 1, "[ours] z_prof measured: the text hit its bound of tokens"),
-    Feature("critic_correct", 0, 1, "[paper] z_conf: the critic's probability of its word for correct; 0.5 without critic"),
+    Feature(
+        "critic_correct", 0, 1, "[paper] z_conf: the critic's probability of its word for correct; 0.5 without critic"
+    ),
     Feature("critic_entropy", 0, 1, "[paper] z_conf: entropy of the verdict in bits; 1 without critic"),
-    Feature("mean_logprob", -1, 0, "[ours] z_lp: mean token log-probability / 4, at least -1"),
-    Feature("min_logprob", -1, 0, "[ours] z_lp: smallest token log-probability / 8, at least -1"),
-    Feature("answer_logprob", -1, 0, "[ours] z_lp: mean over the answer's own tokens / 4, at least -1"),
+    Feature("mean_logprob", 0, 1, "[ours] z_lp: exp of the mean token log-probability"),
+    Feature("min_logprob", 0, 1, "[ours] z_lp: exp of the smallest token log-probability"),
+    Feature("answer_logprob", 0, 1, "[ours] z_lp: exp of the mean over the answer's own tokens"),
     Feature("depth", 0, 1, "[ours] refinements before it / rounds"),
     Feature("repeats_parent", 0, 1, "[ours] the refinement kept its draft's answer"),
 )
@@ -96,9 +98,9 @@ def solution_features(
             generation.finish_reason == "length",
             correct,
             entropy,
-            logprobs.mean() / 4,
-            logprobs.min() / 8,
-            span_logprob(generation, span) / 4,
+            np.exp(logprobs.mean()),
+            np.exp(logprobs.min()),
+            np.exp(span_logprob(generation, span)),
             depth_share,
             repeats_parent,
         ]

@@ -52,13 +52,13 @@ def make_solution(
     answer = parse_answer(generation.text, question.kind)
     reference = parse_answer(question.answer, question.kind)
     canonical = answer.canonical if answer else None
-    verdict = critic.word_logprobs[:2] if critic else None
+    verdict = (critic.word_logprobs[0], critic.word_logprobs[1]) if critic else None
     repeats = parent is not None and canonical is not None and canonical == parent.answer
     calls = [generation] if critic is None else [generation, critic]
     return Solution(
         text=generation.text,
         answer=canonical,
-        correct=answer is not None and canonical == reference.canonical,
+        correct=answer is not None and reference is not None and canonical == reference.canonical,
         confidence=math.exp(float(np.mean(generation.logprobs))) if answer and generation.logprobs else 0.0,
         features=solution_features(generation, max_tokens, answer, verdict, depth_share, repeats),
         tokens=(

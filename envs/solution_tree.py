@@ -18,8 +18,8 @@ UNPARSED = -1
 class SolutionTree:
     """The trees of `Q` questions: for each of `roots` a first answer and the chain of its refinements.
 
-    A node is numbered root * (rounds + 1) + depth, so that M = len(roots) * (rounds + 1) nodes hold every debate that any
-    policy could have. Nodes are added as they are made; arrays hold zeros where a node is missing.
+    A node is numbered root * (rounds + 1) + depth, so that M = len(roots) * (rounds + 1) nodes hold every debate that
+    any policy could have. Nodes are added as they are made; arrays hold zeros where a node is missing.
 
     Attributes:
         questions: The Q questions.

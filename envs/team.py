@@ -72,9 +72,7 @@ class Team:
             await asyncio.gather(*tasks.values(), return_exceptions=True)
             raise
 
-    async def solve(
-        self, engine: Engine, question: Question, position: Position, parent: Solution | None
-    ) -> Solution:
+    async def solve(self, engine: Engine, question: Question, position: Position, parent: Solution | None) -> Solution:
         """Writes one solution, a refinement of `parent` where there is one, and has it judged."""
         prompts = load_prompts(question.source)
         if parent is None:

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,9 +20,9 @@ from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
 from mpdf_rllib.envs.team import Team
-from mpdf_rllib.questions import generate_questions
+from mpdf_rllib.questions import Family, Split, generate_questions
 
-FAMILIES = ("multiplication", "addition", "arithmetic")
+FAMILIES: tuple[Family, ...] = ("multiplication", "addition", "arithmetic")
 SECONDS = 5.0
 
 
@@ -96,7 +95,7 @@ async def bench_recording(engine: VLLMEngine, questions: int = 64) -> tuple[floa
         async def close(self) -> None:
             pass
 
-    async def record(split: str) -> float:
+    async def record(split: Split) -> float:
         tree = team.tree(generate_questions(FAMILIES, split, questions))
         await engine.reset_prefix_cache()
         with tempfile.TemporaryDirectory() as folder:
@@ -143,7 +142,9 @@ def main(argv: list[str] | None = None) -> None:
     out(f"DebateBatch alone, 1,024 debates: {batch:,.0f} agent steps/s (at least 100,000)")
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
     runner = bench_env_runner()
-    out(f"RLlib env runner, 64 recorded debates: {runner:,.0f} agent steps/s (at least 5,000), 1/{batch / runner:.0f} of it")
+    out(
+        f"RLlib env runner, 64 recorded debates: {runner:,.0f} agent steps/s (at least 5,000), 1/{batch / runner:.0f} of it"
+    )
     ray.shutdown()
     if options.without_model:
         return
@@ -159,4 +160,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -19,7 +19,9 @@ output = Console(width=None if sys.stdout.isatty() else 200)
 def parser(command: str, description: str) -> argparse.ArgumentParser:
     """A parser with the arguments of every command: --config, --set, --dry-run."""
     arguments = argparse.ArgumentParser(prog=f"python -m mpdf_rllib.{command}", description=description)
-    arguments.add_argument("--config", required=True, metavar="FILE", help="YAML file, such as tuned_examples/math.yaml")
+    arguments.add_argument(
+        "--config", required=True, metavar="FILE", help="YAML file, such as tuned_examples/math.yaml"
+    )
     arguments.add_argument(
         "--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="replace a value of the file"
     )

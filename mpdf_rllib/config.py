@@ -1,4 +1,4 @@
-"""The config of an experiment: one schema that all commands read; YAML files under tuned_examples/ are written in it."""
+"""The config of an experiment: one schema that all commands read, and tuned_examples/ are written in."""
 
 import difflib
 import typing
@@ -144,9 +144,7 @@ class ExperimentConfig(Section):
             from mpdf_rllib.engine.models import resolve_model
 
             chat = resolve_model(self.team.model).chat_template
-        return Team(
-            self.team.agents, self.team.rounds, chat, self.team.critic, self.team.temperature, self.team.top_p
-        )
+        return Team(self.team.agents, self.team.rounds, chat, self.team.critic, self.team.temperature, self.team.top_p)
 
     def make_engine(self) -> RecordingEngine:
         """An engine that replays the recording and records what it has to make."""
@@ -197,7 +195,9 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Exper
     except yaml.YAMLError as error:
         raise ConfigError(f"config {path} is not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"config {path} holds {type(values).__name__}, not keys and values; see tuned_examples/math.yaml")
+        raise ConfigError(
+            f"config {path} holds {type(values).__name__}, not keys and values; see tuned_examples/math.yaml"
+        )
     for override in overrides:
         _override(values, override)
     try:

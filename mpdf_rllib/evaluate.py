@@ -97,9 +97,7 @@ def _learned(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResul
         modules = [load_module(path) for path in paths]
         if not warm_starts:
             warm_starts = [play(trees.test, greedy(module.reference)) for module in modules]
-        results.append(
-            SystemResult(_label(kind), tuple(play(trees.test, greedy(module.policy)) for module in modules))
-        )
+        results.append(SystemResult(_label(kind), tuple(play(trees.test, greedy(module.policy)) for module in modules)))
     return [SystemResult(WARM_START, tuple(warm_starts)), *results]
 
 
@@ -120,7 +118,9 @@ def read_checkpoints(run_path: Path) -> dict[CreditKind, list[Path]]:
     try:
         named = json.loads((run_path / CHECKPOINTS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{run_path} holds no trained policies ({error}); run `python -m mpdf_rllib.train` first") from error
+        raise DataError(
+            f"{run_path} holds no trained policies ({error}); run `python -m mpdf_rllib.train` first"
+        ) from error
     return {kind: [run_path / path for path in paths] for kind, paths in named.items()}
 
 
@@ -148,4 +148,6 @@ def _command(config: ExperimentConfig, options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(cli.parser("evaluate", "Play every system on the held-out questions and print the table."), _command))
+    sys.exit(
+        cli.main(cli.parser("evaluate", "Play every system on the held-out questions and print the table."), _command)
+    )

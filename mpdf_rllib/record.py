@@ -14,7 +14,6 @@ from mpdf_rllib.engine import RecordingEngine, run
 from mpdf_rllib.engine.recording import owner
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.envs.team import Team
-from mpdf_rllib.questions import Question
 
 FRESH_SAMPLES = 6
 """First answers a question, in the agents' turn, for the votes over more samples; the first N are the trees' roots."""
@@ -91,7 +90,10 @@ async def _fill(engine: RecordingEngine, team: Team, trees: tuple[SolutionTree, 
         try:
             wanted = [(tree, range(len(tree.questions)), range(tree.num_nodes)) for tree in trees]
             await asyncio.gather(
-                *(team.fill(engine, tree, [(q, m) for q in questions for m in nodes]) for tree, questions, nodes in wanted)
+                *(
+                    team.fill(engine, tree, [(q, m) for q in questions for m in nodes])
+                    for tree, questions, nodes in wanted
+                )
             )
             progress.update(task, completed=total)
             if not engine.made:
@@ -102,9 +104,15 @@ async def _fill(engine: RecordingEngine, team: Team, trees: tuple[SolutionTree, 
 
 
 def _arguments() -> argparse.ArgumentParser:
-    arguments = cli.parser("record", "Record every generation that the experiment can ask for; again, only what is missing.")
+    arguments = cli.parser(
+        "record", "Record every generation that the experiment can ask for; again, only what is missing."
+    )
     arguments.add_argument(
-        "--shard", type=_shard, default=(0, 1), metavar="I/N", help="record the I-th of N shares of the questions, from 0"
+        "--shard",
+        type=_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="record the I-th of N shares of the questions, from 0",
     )
     return arguments
 

@@ -132,8 +132,8 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
     trials = tuner.fit()
     if trials.errors:
         raise EngineError(
-            f"{len(trials.errors)} of {len(trials)} trials failed; the same command tries them again. The first failed with:\n"
-            f"{trials.errors[0]}"
+            f"{len(trials.errors)} of {len(trials)} trials failed; the same command tries them again. "
+            f"The first failed with:\n{trials.errors[0]}"
         )
     if any((trial.metrics or {}).get("training_iteration", 0) < iterations for trial in trials):
         raise KeyboardInterrupt  # the Tuner stops gracefully at the first Ctrl-C

@@ -91,7 +91,7 @@ def test_no_engine_process_outlives_a_driver(number: signal.Signals, while_loadi
 
 
 OWNER = """
-import subprocess, sys
+import os, signal, subprocess, sys, time
 from mpdf_rllib.engine.watchdog import Watchdog
 
 watchdog = Watchdog()
@@ -103,9 +103,7 @@ eval(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize(
-    "end", ["__import__('os').kill(__import__('os').getpid(), 9)", "__import__('os')._exit(0)", "0"]
-)
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "os._exit(0)", "sys.exit()"])
 def test_marked_processes_end_with_their_owner(end: str) -> None:
     with driver(OWNER, end) as process:
         mark = read_line(process)
@@ -114,9 +112,7 @@ def test_marked_processes_end_with_their_owner(end: str) -> None:
 
 
 def test_a_forked_child_of_the_owner_does_not_keep_the_watchdog_waiting() -> None:
-    with driver(
-        OWNER, "__import__('os').fork() and __import__('os')._exit(0) or __import__('time').sleep(60)"
-    ) as process:
+    with driver(OWNER, "os._exit(0) if os.fork() else time.sleep(60)") as process:
         mark = read_line(process)
         assert wait_until(lambda: not processes_of(mark), END_SECONDS)
 

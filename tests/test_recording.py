@@ -42,6 +42,10 @@ def echo(request: GenerationRequest) -> str:
     return f"answer to {request.position.question}"
 
 
+def always(text: str) -> ScriptedEngine:
+    return ScriptedEngine(lambda _: text)
+
+
 def record(
     folder: object, requests: list[GenerationRequest], inner: ScriptedEngine, **settings: Any
 ) -> list[Generation]:
@@ -179,7 +183,7 @@ def test_a_failure_is_not_recorded(tmp_path: Path) -> None:
 
 def test_of_duplicates_the_first_file_wins(tmp_path: Path) -> None:
     for name, text in (("2", "second"), ("1", "first")):
-        record(tmp_path / name, [make_request()], ScriptedEngine(lambda _, text=text: text))
+        record(tmp_path / name, [make_request()], always(text))
         (file,) = (tmp_path / name).iterdir()
         (tmp_path / "both").mkdir(exist_ok=True)
         file.rename(tmp_path / "both" / f"{name}.parquet")

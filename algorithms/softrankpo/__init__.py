@@ -1,4 +1,7 @@
-"""SoftRankPO on RLlib: config, algorithm, learner, connector and the pure maths of its advantages. Importing it registers "SoftRankPO" with Ray Tune."""
+"""SoftRankPO on RLlib: config, algorithm, learner, connector and the pure maths of its advantages.
+
+Importing it registers "SoftRankPO" with Ray Tune, and "deliberation" as an env.
+"""
 
 from ray import tune
 

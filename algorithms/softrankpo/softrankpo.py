@@ -192,8 +192,8 @@ class SoftRankPO(Algorithm):
     def _sync_env_runners(self) -> None:
         """Gives all env runners the learners' weights before anything else happens.
 
-        RLlib's own sync may be dropped where an env runner has another request in flight, and is ignored where the weights'
-        number is not higher than the one that the env runner knows.
+        RLlib's own sync may be dropped where an env runner has another request in flight, and is ignored where the
+        weights' number is not higher than the one that the env runner knows.
         """
         module = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
         learner = self.learner_group.get_state(components=module, inference_only=True)[COMPONENT_LEARNER]

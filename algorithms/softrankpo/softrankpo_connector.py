@@ -19,8 +19,11 @@ PREFERENCE = "has_preference"
 
 
 class SoftRankAdvantages(ConnectorV2):
-    """Adds for every agent step, each float32: `ADVANTAGES` (K,), `LABELS` (K,) for the warm start, and `PREFERENCE`, 1
-    where the rewards of the state's actions differ. Ranks are taken within one state, so episodes may be sharded."""
+    """Adds what the loss needs of each agent step.
+
+    Columns, float32: `ADVANTAGES` (K,); `LABELS` (K,), the warm start's; `PREFERENCE`, 1 where the rewards of the
+    state's actions differ. Ranks are taken within one state, so episodes may be sharded over learners.
+    """
 
     def __init__(self, input_observation_space=None, input_action_space=None, *, tau: float):
         super().__init__(input_observation_space, input_action_space)
@@ -31,7 +34,11 @@ class SoftRankAdvantages(ConnectorV2):
         agent_episodes = list(self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False))
         # The info that an action led to stands one index after the action's observation.
         rewards = np.stack(
-            [info[ACTION_REWARDS] for episode in agent_episodes for info in episode.get_infos(slice(1, len(episode) + 1))]
+            [
+                info[ACTION_REWARDS]
+                for episode in agent_episodes
+                for info in episode.get_infos(slice(1, len(episode) + 1))
+            ]
         ).astype(np.float64)
         legal = ~np.isnan(rewards)
         columns = {

@@ -21,9 +21,9 @@ def centred(values: Tensor, legal: Tensor) -> Tensor:
 
 
 def rank_matching_loss(logp: Tensor, reference_logp: Tensor, advantages: Tensor, legal: Tensor, beta: float) -> Tensor:
-    """Mean over legal actions of (c(beta log pi / pi_ref) - A)^2, with c the centring over them: Eq. 4 [paper] on A [ours].
+    """Mean over legal actions of (c(beta log pi / pi_ref) - A)^2: Eq. 4 [paper] with A in place of R [ours].
 
-    Its minimum is pi = pi_ref exp(A / beta) / Z.
+    c centres over the legal actions. The minimum is pi = pi_ref exp(A / beta) / Z.
 
     Args:
         logp: Log-probabilities of the policy, shape (B, K).

@@ -14,6 +14,8 @@ from mpdf_rllib.envs.features import NUM_SOLUTION_FEATURES
 from mpdf_rllib.envs.solution_tree import UNPARSED, SolutionTree
 
 FOLDS = 5
+HIGHEST_CONFIDENCE = 7
+"""Of the entries of an answer's description."""
 
 
 def fit_calibration(train: SolutionTree) -> Calibration:
@@ -36,8 +38,9 @@ def oracle(tree: SolutionTree) -> Outcome:
 def informed_ceiling(train: SolutionTree, test: SolutionTree, calibration: Calibration) -> Outcome:
     """The best cross-fitted selector among the answers that sees the features of all solutions.
 
-    Two selectors score every distinct answer of a question from its solutions' features, fitted on the other folds of both
-    splits' questions; the one that is better on the training questions is taken.
+    Two learned selectors score every distinct answer of a question from its solutions' features, fitted on the other
+    folds of both splits' questions; the third takes the answer of the most confident solution. The one that is best on
+    the training questions is taken.
     """
     described = [_describe_answers(tree, calibration) for tree in (train, test)]
     offset = len(train.questions)
@@ -49,11 +52,13 @@ def informed_ceiling(train: SolutionTree, test: SolutionTree, calibration: Calib
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
         HistGradientBoostingClassifier(max_iter=100, learning_rate=0.05, max_leaf_nodes=8, random_state=0),
     )
+    folds = GroupKFold(FOLDS)
+    scored = [
+        cross_val_predict(selector, features, right, groups=question, cv=folds, method="predict_proba")[:, 1]
+        for selector in selectors
+    ]
     outcomes = []
-    for selector in selectors:
-        scores = cross_val_predict(
-            selector, features, right, groups=question, cv=GroupKFold(FOLDS), method="predict_proba"
-        )[:, 1]
+    for scores in [*scored, features[:, HIGHEST_CONFIDENCE]]:
         correct = np.zeros(offset + len(test.questions), bool)
         best = np.full(len(correct), -1.0)
         for q, score, is_right in zip(question, scores, right, strict=True):

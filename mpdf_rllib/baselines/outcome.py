@@ -13,7 +13,8 @@ class Outcome(NamedTuple):
     Attributes:
         correct: bool, shape (Q,): the system's answer is the reference answer; no answer is wrong.
         tokens: int64, shape (Q, 3): prompt tokens, of which cached, and generated tokens.
-        actions: int64, shape (Q, 3): how often agents persisted, refined and conceded; zeros where a system has no such actions.
+        actions: int64, shape (Q, 3): how often agents persisted, refined and conceded; zeros where a system has no such
+            actions.
     """
 
     correct: np.ndarray

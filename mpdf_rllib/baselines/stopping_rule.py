@@ -9,7 +9,7 @@ from mpdf_rllib.envs.solution_tree import SolutionTree
 
 
 def stop_at(tree: SolutionTree, calibration: Calibration, threshold: float) -> Outcome:
-    """Plays the rule with a threshold in [0, 1]; all chains grow together, from first answers to at most `rounds` refinements."""
+    """Plays the rule with a threshold in [0, 1]; all chains grow together, to at most `rounds` refinements."""
     depth = np.arange(tree.num_nodes) % (tree.rounds + 1)
     probability = calibration(tree.features)
     # The highest probability seen once all nodes up to a depth are there, per depth.

@@ -65,10 +65,7 @@ def resolve_model(name: str, on_progress: Progress | None = None) -> ResolvedMod
     Raises:
         ConfigError: The name leads to no usable model.
     """
-    if name == PACKAGED_MODEL:
-        folder = _converted(_packaged_gguf(), on_progress)
-    else:
-        folder = _folder(name)
+    folder = _converted(_packaged_gguf(), on_progress) if name == PACKAGED_MODEL else _folder(name)
     return ResolvedModel(str(folder), model_fingerprint(name), _has_chat_template(folder))
 
 
@@ -187,7 +184,8 @@ def _progress(on_progress: Progress | None) -> Iterator[Progress]:
         yield on_progress
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress as Bar, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
 
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     with Bar(*columns, console=Console(file=sys.stderr)) as bar:

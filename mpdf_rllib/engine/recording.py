@@ -78,7 +78,9 @@ class RecordingEngine:
         flush_every: int = 512,
         flush_seconds: float = 10.0,
     ) -> None:
-        """Args:
+        """Loads what is recorded.
+
+        Args:
             folder: Path or fsspec URL; made by the first flush.
             fingerprint: A part of every key: generations of other models in the folder are not replayed.
             make_inner: Makes the engine for what isn't recorded, on the first miss; None to replay only.
@@ -296,6 +298,7 @@ def _open(folder: str) -> tuple[Any, str]:
             raise OSError("it is a file")
     except (ImportError, OSError, ValueError) as error:
         raise ConfigError(
-            f"The recording {folder!r} cannot be opened: {error}. Give a folder, or a URL whose fsspec package is installed."
+            f"The recording {folder!r} cannot be opened: {error}. "
+            "Give a folder, or a URL whose fsspec package is installed."
         ) from error
     return files, root.rstrip("/")

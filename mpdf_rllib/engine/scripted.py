@@ -21,10 +21,12 @@ class ScriptedEngine:
     fingerprint = "scripted"
 
     def __init__(self, respond: Callable[[GenerationRequest], str | Generation], delay: float = 0.0) -> None:
-        """Args:
-        respond: Gives the generation, or just its text: then one token a word, each of log-probability -0.5.
-            For a scoring request a text gives each word the log-probability -1.
-        delay: Seconds until a request is answered.
+        """Makes an engine that has nothing to load.
+
+        Args:
+            respond: Gives the generation, or just its text: then one token a word, each of log-probability -0.5.
+                For a scoring request a text gives each word the log-probability -1.
+            delay: Seconds until a request is answered.
         """
         self.requests = 0
         self.peak_in_flight = 0
@@ -69,8 +71,10 @@ def _generation(request: GenerationRequest, text: str) -> Generation:
 
 
 def answer_like_a_small_model(request: GenerationRequest) -> Generation:
-    """Answers a prompt of the generated families as a small model would: right about every other time, refinements of a
-    wrong draft somewhat more often, and more confident where it is right. A pure function of the request."""
+    """Answers a prompt of the generated families as a small model would; a pure function of the request.
+
+    It is right about every other time, in refinements somewhat more often, and more confident where it is right.
+    """
     digest = hashlib.sha256(repr(request).encode()).digest()
     luck, doubt = digest[0] / 256, digest[1] / 256
     prompt = request.prompt if isinstance(request.prompt, str) else request.prompt[-1][1]

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mpdf_rllib.engine.models import ResolvedModel, model_fingerprint, resolve_model
+from mpdf_rllib.engine.models import model_fingerprint, resolve_model
 from mpdf_rllib.engine.types import Generation, GenerationRequest, Message
 from mpdf_rllib.engine.watchdog import Watchdog
 from mpdf_rllib.errors import ConfigError, DataError, EngineError
@@ -59,11 +59,13 @@ class VLLMEngine:
     """
 
     def __init__(self, model: str, args: dict[str, Any] | None = None) -> None:
-        """Args:
-        model: The packaged model's name, a local folder or a Hugging Face hub id.
-        args: vLLM's engine arguments, by the names of its AsyncEngineArgs, over the defaults made for this machine:
-            on a CPU eager mode in bfloat16 with 2 GiB of key-value cache and the longest context that fits there;
-            on a GPU vLLM's own.
+        """Loads nothing yet.
+
+        Args:
+            model: The packaged model's name, a local folder or a Hugging Face hub id.
+            args: vLLM's engine arguments, by the names of its AsyncEngineArgs, over the defaults made for this machine:
+                on a CPU eager mode in bfloat16 with 2 GiB of key-value cache and the longest context that fits there;
+                on a GPU vLLM's own.
         """
         self._model = model
         self._args = dict(args or {})
@@ -101,8 +103,8 @@ class VLLMEngine:
                 self._engine = asyncio.ensure_future(_in_thread(self._reload))
         raise EngineError(
             f"The engine of {self._model!r} failed twice on question {request.position.question!r} "
-            f"({failure}), the second time after it had been started again. What was recorded is kept: the same command "
-            "goes on there. If it was killed for memory, lower engine.args.max_num_seqs or "
+            f"({failure}), the second time after it had been started again. What was recorded is kept: the same "
+            "command goes on there. If it was killed for memory, lower engine.args.max_num_seqs or "
             "engine.args.kv_cache_memory_bytes; VLLM_LOGGING_LEVEL=INFO shows vLLM's own log."
         ) from failure
 
@@ -214,7 +216,7 @@ async def _ask(llm: "AsyncLLM", request: GenerationRequest) -> Generation:
     except VLLMClientError as error:
         raise DataError(
             f"Question {request.position.question!r}: its prompt cannot be given to the model ({error}). "
-            "Shorten the prompt or the question, raise engine.args.max_model_len, or take a model with a longer context."
+            "Shorten the prompt or the question, raise engine.args.max_model_len, or take a model of a longer context."
         ) from error
     return _scored(final, words) if words else _generated(final, set(tokenizer.all_special_ids))
 
@@ -298,7 +300,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 async def _in_thread(function: Callable[[], Result]) -> Result:
-    """Runs a function in a daemon thread, which, unlike the loop's own threads, doesn't hold up the end of the process."""
+    """Runs a function in a daemon thread: it doesn't hold up the end of the process as the loop's own threads do."""
     future: concurrent.futures.Future[Result] = concurrent.futures.Future()
 
     def work() -> None:

@@ -1,7 +1,7 @@
 """Generated question families, each as hard for a small model as a debate needs: neither hopeless nor trivial [ours].
 
-The two numbers (a, b) of a question decide, as an unordered pair and for all families together, whether it belongs to the
-training or to the test split, so that no test question asks for a sum or product that was trained on.
+The two numbers (a, b) of a question decide, as an unordered pair and for all families together, whether it belongs to
+the training or to the test split, so that no test question asks for a sum or product that was trained on.
 """
 
 import hashlib

@@ -34,7 +34,7 @@ class Question:
     def __post_init__(self):
         if parse_answer(self.answer, self.kind) is None:
             raise DataError(
-                f"question {self.id}: its own reference answer {self.answer!r} cannot be read as a {self.kind}; correct it"
+                f"question {self.id}: its reference answer {self.answer!r} cannot be read as a {self.kind}; correct it"
             )
 
 
@@ -62,10 +62,9 @@ def parse_answer(text: str, kind: Kind) -> Answer | None:
     Returns:
         The answer, or None where the text holds none.
     """
-    last = None
-    for last in _NUMBER.finditer(text):
-        pass
-    if last is None:
+    numbers = list(_NUMBER.finditer(text))
+    if not numbers:
         return None
+    last = numbers[-1]
     exact = Fraction(last[0].replace(",", ""))
     return Answer(str(exact), float(exact), last.span())

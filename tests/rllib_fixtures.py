@@ -1,0 +1,57 @@
+"""What the tests of the RLlib parts share: small debates on a scripted engine, and one Ray instance."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from mpdf_rllib.algorithms.softrankpo import SoftRankPOConfig
+from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
+from mpdf_rllib.envs.deliberation_env import DeliberationEnv
+from mpdf_rllib.envs.team import Team
+from mpdf_rllib.questions import Split, generate_questions
+
+FAMILIES = ("multiplication", "addition", "arithmetic")
+
+
+@pytest.fixture(name="ray_instance", scope="session")
+def start_ray() -> Iterator[None]:
+    if not ray.is_initialized():
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+def debate_config(
+    questions: int = 12, split: Split = "train", engine: Callable | None = None, **settings: Any
+) -> dict[str, Any]:
+    """The env config of debates of three agents without a critic."""
+    return {
+        "questions": partial(generate_questions, FAMILIES, split, questions),
+        "team": Team(critic=False),
+        "engine": engine or partial(ScriptedEngine, answer_like_a_small_model),
+    } | settings
+
+
+def small_config(debates: int = 16, env: type = DeliberationEnv, **settings: Any) -> SoftRankPOConfig:
+    """An algorithm whose iterations are one sample of so many debates, of which it makes small updates."""
+    return (
+        SoftRankPOConfig()
+        .environment(env, env_config=debate_config(**settings))
+        .env_runners(num_envs_per_env_runner=debates)
+        .training(num_epochs=2, minibatch_size=48, train_batch_size_per_learner=3 * debates)
+        .rl_module(model_config={"dim": 16, "heads": 2})
+        .debugging(seed=7)
+    )
+
+
+def random_legal_actions(observations: dict[str, Any], rng: np.random.Generator) -> dict[str, int]:
+    return {agent: int(rng.choice(np.flatnonzero(obs["action_mask"]))) for agent, obs in observations.items()}
+
+
+def questions_of(episodes: list) -> list[str]:
+    """What the debates of RLlib's episodes are about."""
+    return [episode.agent_episodes["agent_0"].get_infos(0)["question"] for episode in episodes]

@@ -1,0 +1,223 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mpdf_rllib.config import CreditConfig, ExperimentConfig, load_config
+from mpdf_rllib.envs.team import Team
+from mpdf_rllib.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "tuned_examples").glob("*.yaml"))
+
+SMALL = {
+    "name": "small",
+    "questions": {"families": ["addition", "arithmetic"], "train": 10, "test": 5},
+    "team": {"prompt": "completion", "critic": False},
+    "engine": {"kind": "scripted"},
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return path
+
+
+def complaint(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        load_config(path, overrides)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_every_tuned_example_loads_and_is_called_like_its_file(path):
+    config = load_config(path)
+    assert config.name == path.stem
+    assert len(config.questions_of("train")) == config.questions.train
+    assert len(config.questions_of("test")) == config.questions.test
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_the_resolved_config_is_a_config(path, tmp_path):
+    config = load_config(path, ["algorithm.credits.step.token_price=0.25", "engine.args.max_num_seqs=7"])
+    resolved = tmp_path / "config.yaml"
+    resolved.write_text(config.to_yaml())
+    assert load_config(resolved) == config
+    assert load_config(resolved).to_yaml() == config.to_yaml()
+
+
+def test_what_is_not_said_has_its_default(file):
+    config = load_config(file)
+    assert (config.seeds, config.team.agents, config.team.rounds) == (5, 3, 3)
+    assert (config.algorithm.tau, config.algorithm.beta) == (0.5, 0.3)
+    assert list(config.algorithm.credits) == ["step"]
+
+
+def test_overrides_have_the_types_of_yaml(file):
+    config = load_config(
+        file,
+        [
+            "seeds=2",
+            "team.critic=true",
+            "team.temperature=0.5",
+            "questions.families=[addition]",
+            "engine.args.enforce_eager=true",
+            "engine.args.compilation_config={level: 0}",
+            "algorithm.credits.outcome={token_price: 0.001}",
+            "algorithm.credits.outcome.tie_tolerance=0.1",
+            "recording=s3://bucket/a=b",
+            "run_folder=null",
+            "seeds=3",
+        ],
+    )
+    assert config.seeds == 3
+    assert config.team.critic is True
+    assert config.team.temperature == 0.5
+    assert config.questions.families == ["addition"]
+    assert config.engine.args == {"enforce_eager": True, "compilation_config": {"level": 0}}
+    assert config.algorithm.credits["outcome"] == CreditConfig(token_price=0.001, tie_tolerance=0.1)
+    assert list(config.algorithm.credits) == ["outcome"]
+    assert config.recording_url == "s3://bucket/a=b"
+    assert config.run_folder is None
+    # The file's other values stand.
+    assert config.questions.train == 10
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sedes=3", "sedes: unknown key; did you mean seeds?"),
+        ("team.agent=3", "team.agent: unknown key; did you mean agents?"),
+        (
+            "algorithm.credits.step.tokenprice=1",
+            "algorithm.credits.step.tokenprice: unknown key; did you mean token_price?",
+        ),
+        ("team.zzz=1", "team.zzz: unknown key; known here: model, agents, rounds, prompt, critic, temperature, top_p"),
+        ("algorithm.credits.outcom={}", "algorithm.credits.outcom: 'outcom': input should be 'step' or 'outcome'"),
+        ("team.agents=1", "team.agents: 1: input should be greater than or equal to 2"),
+        ("team.agents=many", "team.agents: 'many': input should be a valid integer"),
+        ("team.agents=2.5", "team.agents: 2.5: input should be a valid integer"),
+        ("team.top_p=0", "team.top_p: 0: input should be greater than 0"),
+        ("team.temperature=-0.1", "team.temperature: -0.1: input should be greater than or equal to 0"),
+        ("team.prompt=yes please", "team.prompt: 'yes please': input should be 'auto', 'chat' or 'completion'"),
+        ("algorithm.tau=0", "algorithm.tau: 0: input should be greater than 0"),
+        ("algorithm.beta=.nan", "algorithm.beta: nan"),
+        ("algorithm.beta=.inf", "algorithm.beta: inf"),
+        ("algorithm.heads=5", "heads 5 does not divide dim 48"),
+        ("algorithm.credits={}", "algorithm.credits: {}"),
+        ("questions.families=[addition, division]", "questions.families.1: 'division'"),
+        ("questions.families=[]", "questions.families: []"),
+        ("questions.train=9", "questions.train: 9: input should be greater than or equal to 10"),
+        ("name=a/b", "name: 'a/b'"),
+        ("name=..", "name: '..'"),
+        ("team=[3]", "team: [3]"),
+        ("questions={}", "questions.families: missing; it has no default"),
+        ("7=1", "7: unknown key"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value_and_the_remedy(file, override, message):
+    said = complaint(file, override)
+    assert said.startswith(f"config {file}:\n")
+    assert message in said
+
+
+def test_all_wrong_settings_are_told_at_once(file):
+    said = complaint(file, "sedes=3", "team.rounds=0", "algorithm.tau=-1", "questions.test=none", "engine.kind=gpt")
+    keys = [line.strip().partition(":")[0] for line in said.splitlines()[1:]]
+    assert sorted(keys) == ["algorithm.tau", "engine.kind", "questions.test", "sedes", "team.rounds"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seeds", "--set seeds: give it as key.of.config=value"),
+        ("seeds.of=3", "--set seeds.of=3: seeds is a value, not a section"),
+        ("name.of.it=3", "--set name.of.it=3: name is a value, not a section"),
+        ("questions.families=[addition", "--set questions.families=[addition: the value is not YAML"),
+    ],
+)
+def test_a_wrong_form_of_set_is_refused(file, override, message):
+    assert message in complaint(file, "seeds=1", override)
+
+
+def test_files_that_are_no_config(tmp_path):
+    missing = tmp_path / "missing.yaml"
+    assert complaint(missing) == f"config {missing}: No such file or directory; give an existing YAML file"
+    assert "Is a directory" in complaint(tmp_path)
+    for content, message in (
+        (b"a: [", "is not YAML"),
+        (b"a: b: c", "is not YAML"),
+        (b"\xff\xfe\x00binary", "is not YAML"),
+        (b"", "holds NoneType, not keys and values; see tuned_examples/math.yaml"),
+        (b"- name", "holds list, not keys and values"),
+    ):
+        path = tmp_path / "broken.yaml"
+        path.write_bytes(content)
+        assert message in complaint(path)
+
+
+def test_more_questions_than_there_are(file):
+    config = load_config(file, ["questions.families=[arithmetic]", "questions.test=1000"])
+    with pytest.raises(ConfigError, match=r"questions\.test: 1000 is more than the arithmetic family has"):
+        config.questions_of("test")
+
+
+def test_what_the_config_makes(file, tmp_path):
+    config = load_config(file, ["team.agents=4", "team.rounds=2", "team.prompt=chat", f"recording={tmp_path}/r"])
+    assert config.make_team() == Team(4, 2, chat=True, critic=False)
+    assert config.recording_url == f"{tmp_path}/r"
+    assert {q.source for q in config.questions_of("test")} == {"addition", "arithmetic"}
+    assert len(config.questions_of("train")) == 10
+
+
+def test_paths_do_not_depend_on_where_a_worker_runs(file, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(file)
+    assert config.run_path == tmp_path / "runs" / "small"
+    assert config.recording_url == str(tmp_path / "recordings" / "small")
+    assert load_config(file, ["run_folder=~/x"]).run_path == Path.home() / "x"
+
+
+def command(name: str, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", f"mpdf_rllib.{name}", *arguments]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(cwd)}
+    return subprocess.run(program, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("name", ["record", "train", "evaluate"])
+def test_dry_run_prints_the_resolved_config_and_does_nothing(name, file, tmp_path):
+    result = command(name, "--config", file, "--set", "seeds=2", "--dry-run", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert ExperimentConfig.model_validate(yaml.safe_load(result.stdout)) == load_config(file, ["seeds=2"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["sedes=3", "team.agents=1"], "sedes: unknown key; did you mean seeds?"),
+        (["foo[/bold]"], "--set foo[/bold]: give it as key.of.config=value"),
+        (["name='[red]x'"], "name: '[red]x'"),
+        (["questions.test=100000"], "questions.test: 100000 is more than"),
+    ],
+)
+def test_a_users_error_is_one_message_and_status_2(overrides, message, file, tmp_path):
+    settings = [word for override in overrides for word in ("--set", override)]
+    result = command("record", "--config", file, *settings, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("error:") == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_missing_file_is_one_message_and_status_2(tmp_path):
+    result = command("record", "--config", "no/such[old]/file.yaml", cwd=tmp_path)
+    assert result.returncode == 2
+    expected = "error: config no/such[old]/file.yaml: No such file or directory; give an existing YAML file\n"
+    assert result.stderr == expected

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from rllib_fixtures import small_config
+
+from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
+from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
+
+DEBATES, AGENTS, ROUNDS = 16, 3, 3
+ALL = DEBATES * AGENTS
+
+
+class BurstEngine(ScriptedEngine):
+    """Notes for every burst of requests, from idle to idle, how many were in flight together."""
+
+    def __init__(self):
+        super().__init__(answer_like_a_small_model, delay=0.001)
+        self.bursts: list[int] = []
+
+    async def generate(self, request):
+        try:
+            return await super().generate(request)
+        finally:
+            if self._in_flight == 0:
+                self.bursts.append(self.peak_in_flight)
+                self.peak_in_flight = 0
+
+
+@pytest.fixture
+def runner() -> DeliberationEnvRunner:
+    """16 debates at a time on 64 questions whose solutions nobody has asked for."""
+    engine = BurstEngine()
+    runner = DeliberationEnvRunner(config=small_config(DEBATES, questions=4 * DEBATES, engine=lambda: engine))
+    runner.engine = engine
+    return runner
+
+
+def test_the_requests_of_16_debates_are_in_flight_together(runner):
+    runner.env.reset(seed=1)
+    for _ in range(ROUNDS):
+        runner.env.step([dict.fromkeys(runner.env.session.agents, 1)] * DEBATES)
+    assert runner.engine.bursts == [ALL] * (1 + ROUNDS)
+
+
+def test_a_sample_resets_once_and_asks_once_a_round(runner):
+    assert len(runner.sample()) == DEBATES
+    # Only in the first round has nobody yet asked for any refinement.
+    first, second, *later = runner.engine.bursts
+    assert (first, second) == (ALL, ALL)
+    assert len(later) == ROUNDS - 1
+    assert sum(runner.engine.bursts) == runner.engine.requests
+
+
+def test_automatic_resets_within_a_longer_sample_are_together_too(runner):
+    assert len(runner.sample(num_timesteps=2 * DEBATES * ROUNDS)) == 2 * DEBATES
+    bursts = runner.engine.bursts
+    assert len(bursts) == 2 * (1 + ROUNDS)
+    assert bursts[1 + ROUNDS :][:2] == [ALL, ALL]
+    assert sum(bursts) == runner.engine.requests
+
+
+def test_recorded_debates_make_no_request(runner):
+    tree = runner.env.session.debates.tree
+    runner.env.session.fill([(q, m) for q in range(len(tree.questions)) for m in range(tree.num_nodes)])
+    requests = runner.engine.requests
+    runner.sample(num_timesteps=4 * DEBATES * ROUNDS)
+    assert runner.engine.requests == requests == 4 * ALL * (1 + ROUNDS)
+
+
+def test_episodes_are_whole_debates_with_what_the_env_returned(runner):
+    for episode in runner.sample():
+        assert episode.is_terminated and len(episode) == ROUNDS
+        for agent in episode.agent_episodes.values():
+            assert agent.module_id == "meta_policy"
+            infos, observations = agent.get_infos(slice(1, None)), agent.get_observations()
+            rewards = [info["action_rewards"][action] for info, action in zip(infos, agent.get_actions(), strict=True)]
+            np.testing.assert_array_equal(agent.get_rewards(), rewards)
+            masks = observations["action_mask"][:ROUNDS]
+            np.testing.assert_array_equal(masks == 0, np.isnan([info["action_rewards"] for info in infos]))
+
+
+def test_metrics_describe_the_debates(runner):
+    episodes = runner.sample()
+    debate = runner.get_metrics()["debate"]
+    finals = [episode.agent_episodes["agent_0"].get_infos(-1) for episode in episodes]
+    actions = np.concatenate([agent.get_actions() for episode in episodes for agent in episode.agent_episodes.values()])
+    measured = {name: float(value.peek()) for name, value in debate.items()}
+    assert measured["accuracy"] == pytest.approx(np.mean([info["correct"] for info in finals]))
+    assert measured["generated_tokens"] == pytest.approx(np.mean([info["generated_tokens"] for info in finals]))
+    shares = [measured[name] for name in ("persist", "refine", "concede")]
+    assert shares == pytest.approx(np.bincount(actions, minlength=3) / len(actions))

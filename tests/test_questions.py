@@ -1,0 +1,176 @@
+import re
+import time
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpdf_rllib.errors import ConfigError, DataError
+from mpdf_rllib.questions import Question, generate_questions, parse_answer
+
+FAMILIES = ["multiplication", "addition", "arithmetic"]
+
+
+@pytest.fixture(scope="module")
+def splits() -> dict[str, list[Question]]:
+    return {split: generate_questions(FAMILIES, split, 300, seed=5) for split in ("train", "test")}
+
+
+def numbers(question: Question) -> tuple[str, int, int]:
+    """The operator that the question is about, and the numbers whose sum or product it needs."""
+    x, y = (int(digits) for digits in re.findall(r"\d+", question.text))
+    if question.source != "arithmetic":
+        return {"multiplication": "*", "addition": "+"}[question.source], x, y
+    operator = question.text.split()[1]
+    return (operator, x - y, y) if operator == "-" else (operator, x, y)
+
+
+def test_every_reference_is_right_and_passes_its_own_checker(splits):
+    for question in splits["train"] + splits["test"]:
+        operator, a, b = numbers(question)
+        assert int(question.answer) == {"+": a + b, "-": a, "*": a * b}[operator], question
+        assert parse_answer(question.answer, question.kind).canonical == question.answer
+
+
+def test_the_numbers_of_each_family_have_their_ranges(splits):
+    ranges = {"multiplication": (range(3, 13),) * 2, "addition": (range(10, 50), range(2, 10))}
+    for question in splits["train"] + splits["test"]:
+        _, a, b = numbers(question)
+        first, second = ranges.get(question.source, (range(2, 13),) * 2)
+        # A text may name the second number of a product first.
+        assert (a in first and b in second) or (question.source == "multiplication" and b in first and a in second)
+    assert {numbers(question)[0] for question in splits["test"] if question.source == "arithmetic"} == set("+-*")
+
+
+def test_train_and_test_share_no_pair_of_numbers_and_no_text(splits):
+    pairs = {split: {frozenset(numbers(q)[1:]) for q in questions} for split, questions in splits.items()}
+    assert not pairs["train"] & pairs["test"]
+    assert not {q.text for q in splits["train"]} & {q.text for q in splits["test"]}
+    assert not {q.id for q in splits["train"]} & {q.id for q in splits["test"]}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_another_seed_keeps_the_sides_apart(splits, seed):
+    train = {frozenset(numbers(q)[1:]) for q in generate_questions(FAMILIES, "train", 200, seed)}
+    assert not train & {frozenset(numbers(q)[1:]) for q in splits["test"]}
+
+
+def test_texts_and_ids_are_distinct_and_families_take_turns(splits):
+    for questions in splits.values():
+        assert len({q.text for q in questions}) == len({q.id for q in questions}) == 300
+        assert [q.source for q in questions] == FAMILIES * 100
+        assert {q.kind for q in questions} == {"number"}
+    counts = Counter(q.source for q in generate_questions(["addition", "arithmetic"], "train", 25))
+    assert counts == {"addition": 13, "arithmetic": 12}
+
+
+def test_the_draw_is_its_seeds():
+    drawn = generate_questions(FAMILIES, "train", 40, seed=3)
+    assert drawn == generate_questions(FAMILIES, "train", 40, seed=3)
+    assert drawn[:30] == generate_questions(FAMILIES, "train", 30, seed=3)
+    assert {q.text for q in drawn} != {q.text for q in generate_questions(FAMILIES, "train", 40, seed=4)}
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_too_many_are_refused_by_the_configs_key(split):
+    # 11 x 11 pairs and three operators make at most 363 questions on both sides.
+    with pytest.raises(ConfigError, match=rf"^questions\.{split}: 400 is more than the arithmetic family has"):
+        generate_questions(["arithmetic"], split, 400)
+
+
+def test_a_question_without_a_readable_reference_is_refused():
+    with pytest.raises(DataError, match="question q7: its own reference answer 'many'"):
+        Question("q7", "How many?", "many", "number", "addition")
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical", "written"),
+    [
+        ("15", "15", "15"),
+        (" 12 * 4 = 48", "48", "48"),
+        ("48.", "48", "48"),
+        ("It is 48, I think", "48", "48"),
+        ("first 3, then 4", "4", "4"),
+        ("-7", "-7", "-7"),
+        ("10 - 7", "7", "7"),
+        ("10-7", "7", "7"),
+        ("= -7", "-7", "-7"),
+        ("-0", "0", "-0"),
+        ("007", "7", "007"),
+        ("3.50", "7/2", "3.50"),
+        ("2.0", "2", "2.0"),
+        ("0.1", "1/10", "0.1"),
+        ("= .5", "1/2", ".5"),
+        ("-.25", "-1/4", "-.25"),
+        ("1,234", "1234", "1,234"),
+        ("$1,234,567.50", "2469135/2", "1,234,567.50"),
+        ("12,34", "34", "34"),
+        ("(48)", "48", "48"),
+        ("**48**", "48", "48"),
+        ("48%", "48", "48"),
+        ("7/2", "2", "2"),
+        ("", None, None),
+        ("no number", None, None),
+        ("x15 15y", None, None),
+        ("9" * 41, None, None),
+    ],
+)
+def test_the_answer_is_the_last_number(text, canonical, written):
+    answer = parse_answer(text, "number")
+    if canonical is None:
+        assert answer is None
+    else:
+        assert answer.canonical == canonical
+        assert answer.value == float(Fraction(canonical))
+        assert text[slice(*answer.span)] == written
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ("3.5", "3.50", True),
+        ("1,234", "1234.0", True),
+        ("0.1", "0.10000000000000000555", False),  # equal as floats
+        ("10000000000000000000000", "10000000000000000000001", False),
+        ("-3", "3", False),
+        ("-0", "0", True),
+    ],
+)
+def test_answers_are_compared_exactly(one, other, equal):
+    assert (parse_answer(one, "number").canonical == parse_answer(other, "number").canonical) is equal
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text(max_size=300) | st.text("0123456789.,-+ =x\n٣²−", max_size=300))
+def test_any_text_gives_an_answer_or_none(text):
+    answer = parse_answer(text, "number")
+    if answer is not None:
+        start, end = answer.span
+        assert 0 <= start < end <= len(text)
+        assert parse_answer(text[start:end], "number").canonical == answer.canonical
+        assert float(Fraction(answer.canonical)) == answer.value
+
+
+@pytest.mark.parametrize("groups", [20, 200, 2000])
+def test_a_model_that_loops_in_digits_has_given_no_answer_worth_keeping(groups):
+    answer = parse_answer("The answer is " + ",".join(["999"] * groups), "number")
+    assert answer is None or len(answer.canonical) <= 40
+
+
+@settings(deadline=None)
+@given(st.integers(-(10**12), 10**12), st.integers(0, 6))
+def test_numbers_are_read_however_they_are_written(units, decimals):
+    value = Fraction(units, 10**decimals)
+    for text in (f"{units / 10**decimals:.{decimals}f}", f"{units / 10**decimals:,.{decimals}f}"):
+        assert parse_answer(f"The answer is {text}", "number").canonical == str(value)
+
+
+@pytest.mark.parametrize("unit", ["1", "1,", "111,", "1.", "-", "-1", "1,1", "9 ", "1,111x", "٣", ".", "1.1.", "x1"])
+def test_long_texts_take_no_longer_than_their_length(unit):
+    text = unit * (200_000 // len(unit))
+    started = time.process_time()
+    parse_answer(text, "number")
+    parse_answer(text + "x", "number")
+    assert time.process_time() - started < 10  # milliseconds each; were it quadratic, hours
