@@ -142,9 +142,8 @@ def main(argv: list[str] | None = None) -> None:
     out(f"DebateBatch alone, 1,024 debates: {batch:,.0f} agent steps/s (at least 100,000)")
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
     runner = bench_env_runner()
-    out(
-        f"RLlib env runner, 64 recorded debates: {runner:,.0f} agent steps/s (at least 5,000), 1/{batch / runner:.0f} of it"
-    )
+    share = f"1/{batch / runner:.0f} of it"
+    out(f"RLlib env runner, 64 recorded debates: {runner:,.0f} agent steps/s (at least 5,000), {share}")
     ray.shutdown()
     if options.without_model:
         return

@@ -173,9 +173,14 @@ class ExperimentConfig(Section):
             **self.algorithm.credits.get(credit, CreditConfig()).model_dump(),
         }
 
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, defaults and absolute paths filled in, as plain YAML types."""
+        places = {"run_folder": str(self.run_path), "recording": self.recording_url}
+        return self.model_dump(mode="json") | places
+
     def to_yaml(self) -> str:
         """The resolved config."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return yaml.safe_dump(self.resolved(), sort_keys=False)
 
 
 def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> ExperimentConfig:

@@ -80,7 +80,7 @@ def _prepare_run_folder(config: ExperimentConfig, fresh: bool) -> None:
     if file.exists():
         if fresh:
             shutil.rmtree(path)
-        elif changed := _changed_keys(yaml.safe_load(file.read_text(encoding="utf-8")), config.model_dump(mode="json")):
+        elif changed := _changed_keys(yaml.safe_load(file.read_text(encoding="utf-8")), config.resolved()):
             raise ConfigError(
                 f"run_folder {path}: it holds a run with another {', '.join(changed)}; "
                 "give another run_folder, or --fresh to begin it anew (the recording is kept)"
@@ -116,7 +116,7 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
 
     _start_ray()
     folder = config.run_path / TUNER
-    if tune.Tuner.can_restore(folder):
+    if any(folder.glob("experiment_state*.json")):
         tuner = tune.Tuner.restore(str(folder), SoftRankPO, resume_errored=True, param_space=space)
     else:
         run_config = tune.RunConfig(

@@ -54,6 +54,8 @@ class SoftRankPOConfig(AlgorithmConfig):
         self.num_env_runners = 0
         self.num_envs_per_env_runner = 64
         self.env_runner_cls = DeliberationEnvRunner
+        # RLlib drops what takes longer; a language model may take this long.
+        self.sample_timeout_s = 3600.0
         # RLlib's check resets every env by itself: a model call each.
         self.disable_env_checking = True
         self.callbacks_class = DebateMetrics

@@ -1,0 +1,57 @@
+"""SoftRankPO on debates whose solution is known: one agent is right and confident, and all others should concede to it."""
+
+from functools import partial
+
+import pytest
+from rllib_fixtures import FAMILIES, debate_config, small_config, start_ray  # noqa: F401
+
+from mpdf_rllib.engine import Generation, GenerationRequest
+from mpdf_rllib.engine.scripted import ScriptedEngine
+from mpdf_rllib.questions import generate_questions
+
+DEBATES = 48
+THRESHOLD = 0.95
+QUESTIONS = {q.id: q for split in ("train", "test") for q in generate_questions(FAMILIES, split, DEBATES)}
+
+pytestmark = pytest.mark.usefixtures("ray_instance")
+
+
+def one_agent_knows(request: GenerationRequest) -> Generation:
+    """The first answer of one agent is right and sure; the others' are wrong, unsure and different, as all refinements are."""
+    question, position = QUESTIONS[request.position.question], request.position
+    right = position.depth == 0 and position.root == len(question.text) % 3
+    answer = int(question.answer) + (0 if right else 1 + position.root)
+    logprob = -0.05 if right else -2.0
+    text = f"= {answer}"
+    return Generation(text, (0, 1), (logprob, logprob), (1, len(text)), "stop", 10, 0, 2)
+
+
+def accuracies(result: dict) -> dict[str, float]:
+    """Of the team, and of the agents by themselves; a third of them is right at first."""
+    debate = result["env_runners"]["debate"]
+    return {"team": debate["accuracy"], "agents": (1 + 9 * debate["r_local"]) / 3}
+
+
+@pytest.mark.parametrize("credit", ["step", "outcome"])
+def test_all_learn_to_concede_to_the_agent_that_is_right(credit):
+    settings = {"engine": partial(ScriptedEngine, one_agent_knows), "credit": credit}
+    algorithm = (
+        small_config(DEBATES, questions=DEBATES, **settings)
+        .training(warm_start_iterations=1)
+        .evaluation(
+            evaluation_interval=1000,
+            evaluation_duration=DEBATES,
+            evaluation_config={
+                "explore": False,
+                "env_config": debate_config(DEBATES, split="test", **settings),
+            },
+        )
+        .build_algo()
+    )
+    uniform = accuracies(algorithm.train())
+    for _ in range(5):
+        algorithm.train()
+    learned = accuracies(algorithm.evaluate())
+    algorithm.stop()
+    assert max(uniform.values()) < THRESHOLD
+    assert min(learned.values()) >= THRESHOLD
