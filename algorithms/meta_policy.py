@@ -15,9 +15,8 @@ class MetaPolicyNetwork(nn.Module):
 
     Own z attends to the peers' (cross-attention [paper]); every candidate is then scored from that context, the type of
     the action and the z of the solution that the action starts from [ours]. No weight depends on the number of peers or
-    of
-    actions: with three actions the third concedes to the peer marked as the target, with more, action 2 + j concedes to
-        peer j.
+    of actions: with three actions the third concedes to the peer marked as the target; with more, action 2 + j concedes
+    to peer j.
     """
 
     def __init__(self, num_features: int, dim: int = 48, heads: int = 2):

@@ -7,6 +7,7 @@ import numpy as np
 
 from mpdf_rllib.envs.debate import (
     CORRECT,
+    NUM_ACTIONS,
     action_rewards,
     candidate_nodes,
     concede_targets,
@@ -169,7 +170,9 @@ class DebateBatch:
         if self.done:
             raise ValueError("the debate is over; reset it")
         actions = np.asarray(actions, np.int64)
-        chosen = np.take_along_axis(self.candidates(), actions[..., None], -1)[..., 0]
+        exists = (actions >= 0) & (actions < NUM_ACTIONS)
+        chosen = np.take_along_axis(self.candidates(), np.where(exists, actions, 0)[..., None], -1)[..., 0]
+        chosen = np.where(exists, chosen, -1)
         if (chosen < 0).any():
             debate, agent = np.argwhere(chosen < 0)[0]
             raise ValueError(

@@ -34,9 +34,9 @@ SOLUTION_FEATURES = (
         "critic_correct", 0, 1, "[paper] z_conf: the critic's probability of its word for correct; 0.5 without critic"
     ),
     Feature("critic_entropy", 0, 1, "[paper] z_conf: entropy of the verdict in bits; 1 without critic"),
-    Feature("mean_logprob", 0, 1, "[ours] z_lp: exp of the mean token log-probability"),
-    Feature("min_logprob", 0, 1, "[ours] z_lp: exp of the smallest token log-probability"),
-    Feature("answer_logprob", 0, 1, "[ours] z_lp: exp of the mean over the answer's own tokens"),
+    Feature("mean_probability", 0, 1, "[ours] z_lp: exp of the mean token log-probability"),
+    Feature("min_probability", 0, 1, "[ours] z_lp: exp of the smallest token log-probability"),
+    Feature("answer_probability", 0, 1, "[ours] z_lp: exp of the mean over the answer's own tokens"),
     Feature("depth", 0, 1, "[ours] refinements before it / rounds"),
     Feature("repeats_parent", 0, 1, "[ours] the refinement kept its draft's answer"),
 )
@@ -80,7 +80,7 @@ def solution_features(
     additive = sum(text.count(sign) for sign in (" + ", " - "))
     multiplicative = sum(text.count(sign) for sign in (" * ", " / ", " x ", "×", "÷"))
     correct, entropy = 0.5, 1.0
-    if verdict is not None:
+    if verdict is not None and max(verdict) > -math.inf:
         correct = 1 / (1 + math.exp(min(verdict[1] - verdict[0], 700)))
         entropy = -sum(p * math.log2(p) for p in (correct, 1 - correct) if p > 0)
     scaled, span = 0.0, None
@@ -112,7 +112,7 @@ def span_logprob(generation: Generation, span: tuple[int, int] | None) -> float:
     """Mean natural log-probability of the tokens that overlap a span of characters; -inf where there is none."""
     if span is None:
         return -math.inf
-    starts = (0, *generation.token_ends[:-1])
+    starts = (0, *generation.token_ends)[: len(generation.token_ends)]
     inside = [
         logprob
         for logprob, start, end in zip(generation.logprobs, starts, generation.token_ends, strict=True)

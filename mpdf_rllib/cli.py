@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 
 from mpdf_rllib.config import ExperimentConfig, load_config
 from mpdf_rllib.errors import MPDFError
@@ -44,7 +45,7 @@ def main(
         else:
             command(config, options)
     except MPDFError as error:
-        console.print(f"[bold red]error:[/] {error}", markup=True, highlight=False, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", markup=True, highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("interrupted; the same command again goes on where it stopped", highlight=False)

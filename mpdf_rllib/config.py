@@ -19,7 +19,7 @@ from mpdf_rllib.questions import Family, Question, Split, generate_questions
 class Section(BaseModel):
     """A part of the config; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class QuestionsConfig(Section):
@@ -94,7 +94,7 @@ class AlgorithmSection(Section):
 class ExperimentConfig(Section):
     """One experiment."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     run_folder: str | None = None
     """Where the run's files go; runs/NAME by default."""
     recording: str | None = None
@@ -197,7 +197,7 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Exper
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"config {path}: {error.strerror}; give an existing YAML file") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(
@@ -218,7 +218,9 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: give it as key.of.config=value")
     *sections, last = key.split(".")
     for section in sections:
-        values = values.setdefault(section, {})
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
         if not isinstance(values, dict):
             raise ConfigError(f"--set {override}: {section} is a value, not a section")
     try:

@@ -272,6 +272,12 @@ def test_the_informed_ceiling_of_questions_that_are_all_alike(answer):
     assert informed_ceiling(train, test, fit_calibration(train)).accuracy == (answer == CORRECT)
 
 
+def test_the_informed_ceiling_of_a_team_that_has_no_answers_on_one_side():
+    train, test = random_tree(5, questions=10), random_tree(6, questions=10)
+    test.answer_class[:] = UNPARSED
+    assert informed_ceiling(train, test, fit_calibration(train)).accuracy == 0
+
+
 def test_the_informed_ceiling_of_a_team_that_is_hardly_ever_right():
     train, test = random_tree(5, questions=10), random_tree(6, questions=10)
     train.answer_class[:] = test.answer_class[:] = 1

@@ -40,9 +40,9 @@ def nothing_is_missing(wanted):
     raise AssertionError(f"asked for {wanted}")
 
 
-def scripted(text: str, confidence: float, node: int, words: tuple[float, ...] = ()) -> Generation:
+def scripted(text: str, confidence: float, node: int) -> Generation:
     """A generation whose tokens tell which nodes were counted: 2 to the node's number."""
-    return Generation(text, (1,), (math.log(confidence),), (len(text),), "stop", 2**node, 0, 2**node, words)
+    return Generation(text, (1,), (math.log(confidence),), (len(text),), "stop", 2**node, 0, 2**node)
 
 
 class Script:

@@ -79,7 +79,7 @@ def test_an_engine_without_log_probabilities_still_gives_a_solution():
     solution = make_solution(PENS, bare, 14)
     assert (solution.answer, solution.correct, solution.confidence) == ("48", True, 0)
     z = named(solution)
-    assert (z["mean_logprob"], z["min_logprob"], z["answer_logprob"]) == (-1, -1, -1)
+    assert (z["mean_probability"], z["min_probability"], z["answer_probability"]) == (0, 0, 0)
 
 
 def test_a_right_refinement_in_numbers():
@@ -100,9 +100,9 @@ def test_a_right_refinement_in_numbers():
             "cut_off": 0,
             "critic_correct": 0.75,
             "critic_entropy": entropy,
-            "mean_logprob": -2.25 / 7 / 4,
-            "min_logprob": -0.7 / 8,
-            "answer_logprob": -0.6 / 4,
+            "mean_probability": math.exp(-2.25 / 7),
+            "min_probability": math.exp(-0.7),
+            "answer_probability": math.exp(-0.6),
             "depth": 1 / 3,
             "repeats_parent": 1,
         },
@@ -114,7 +114,7 @@ def test_a_text_without_an_answer():
     solution = make_solution(PENS, dataclasses.replace(EQUATION, text=" I am sure"), 7, parent=None)
     assert (solution.answer, solution.correct, solution.confidence) == (None, False, 0)
     z = named(solution)
-    assert (z["valid"], z["answer"], z["answer_logprob"], z["repeats_parent"]) == (0, 0, -1, 0)
+    assert (z["valid"], z["answer"], z["answer_probability"], z["repeats_parent"]) == (0, 0, 0, 0)
     assert (z["critic_correct"], z["critic_entropy"]) == (0.5, 1)
     # Nothing repeats nothing.
     assert (

@@ -81,7 +81,7 @@ def test_too_many_are_refused_by_the_configs_key(split):
 
 
 def test_a_question_without_a_readable_reference_is_refused():
-    with pytest.raises(DataError, match="question q7: its own reference answer 'many'"):
+    with pytest.raises(DataError, match="question q7: its reference answer 'many'"):
         Question("q7", "How many?", "many", "number", "addition")
 
 

@@ -173,7 +173,12 @@ class TrainedRun:
     """
 
     def __init__(self, checkpoint: Path):
-        algorithm = config().build_algo()
+        followed: list[bool] = []
+
+        def note_stage(env_runner, **kwargs):
+            followed.append(bool(env_runner.module[POLICY].reference_frozen))
+
+        algorithm = config().callbacks(on_sample_end=note_stage).build_algo()
         module = learner_module(algorithm)
         self.policies, self.references, self.frozen, self.results = [clones(module.policy)], [], [], []
         for _ in range(ITERATIONS):
@@ -181,7 +186,7 @@ class TrainedRun:
             self.policies.append(clones(module.policy))
             self.references.append(clones(module.reference))
             self.frozen.append(bool(module.reference_frozen))
-        self.checkpoint = checkpoint
+        self.followed, self.checkpoint = [*followed], checkpoint
         algorithm.save_to_path(checkpoint)
         self.saved, self.saved_logits = clones(module), logits_of(module, observation())
         self.episodes = algorithm.env_runner.sample()
@@ -209,7 +214,7 @@ def restored(run):
 
 class TestAlgorithm:
     def test_the_reference_is_the_policy_at_the_end_of_the_warm_start(self, run):
-        assert run.frozen == [False] * WARM_START + [True] * (ITERATIONS - WARM_START)
+        assert run.frozen == run.followed == [False] * WARM_START + [True] * (ITERATIONS - WARM_START)
         for reference in run.references[WARM_START:]:
             assert_equal(reference, run.policies[WARM_START])
         for before, after in zip(run.policies, run.policies[1:], strict=False):

@@ -10,7 +10,7 @@ from mpdf_rllib.engine import GenerationRequest, Position, SamplingParameters, g
 from mpdf_rllib.engine.models import PACKAGED_MODEL
 from mpdf_rllib.engine.vllm_engine import VLLMEngine
 from mpdf_rllib.engine.watchdog import marked_processes
-from mpdf_rllib.errors import ConfigError, DataError
+from mpdf_rllib.errors import ConfigError, DataError, EngineError
 
 pytestmark = pytest.mark.model
 
@@ -131,6 +131,22 @@ def test_an_engine_that_dies_is_started_again_and_answers_everything(vllm_engine
     texts = run(job())
     assert len(texts) == 12
     assert all(text.startswith(f" {3 + i % 6} * 5") for i, text in enumerate(texts))
+
+
+def test_an_engine_is_closed_while_it_loads() -> None:
+    async def job() -> None:
+        engine = VLLMEngine(PACKAGED_MODEL)
+        request = asyncio.ensure_future(engine.generate(make_requests(1)[0]))
+        async with asyncio.timeout(120):
+            while not (engine._watchdog and marked_processes(engine._watchdog.mark)):
+                await asyncio.sleep(0.02)
+        await engine.close()
+        await engine.close()
+        assert not marked_processes(engine._watchdog.mark)
+        with pytest.raises(EngineError, match="was closed"):
+            await request
+
+    run(job())
 
 
 @pytest.mark.parametrize(

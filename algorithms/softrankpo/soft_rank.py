@@ -1,7 +1,7 @@
 """The maths of SoftRankPO, pure functions of reward vectors."""
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtri_exp
 from scipy.stats import rankdata
 
 
@@ -9,9 +9,8 @@ def soft_rank_advantages(rewards: np.ndarray, tau: float = 0.5, mask: np.ndarray
     """Advantages from the ranks of the rewards in each state (Eq. 2 [paper]).
 
     p_i = ((rank(R_i) + 1/2) / K) ** tau, with ranks from 0, ascending, averaged over ties [ours]; A* = Phi^-1(p), then
-    standardised over the K actions with the population's standard deviation. A state whose rewards are all equal
-    carries no
-    preference: its advantages are exactly 0 [ours].
+    standardised over the K actions with the population's standard deviation. A state whose rewards are all equal carries
+    no preference: its advantages are exactly 0 [ours].
 
     Args:
         rewards: shape (..., K), finite where legal.
@@ -36,7 +35,7 @@ def soft_rank_advantages(rewards: np.ndarray, tau: float = 0.5, mask: np.ndarray
     count = np.maximum(mask.sum(-1, keepdims=True), 1)
     # Illegal actions rank above all legal ones and so change no legal rank.
     ranks = rankdata(np.where(mask, rewards, np.inf), axis=-1) - 1
-    scores = np.where(mask, ndtri(np.clip((ranks + 0.5) / count, 0, 1) ** tau), 0.0)
+    scores = np.where(mask, ndtri_exp(tau * np.log(np.where(mask, (ranks + 0.5) / count, 0.5))), 0.0)
     centred = np.where(mask, scores - scores.sum(-1, keepdims=True) / count, 0.0)
     deviation = np.sqrt((centred**2).sum(-1, keepdims=True) / count)
     differs = has_preference(rewards, mask)[..., None]

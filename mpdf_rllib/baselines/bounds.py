@@ -1,11 +1,13 @@
 """What no policy on these solutions can pass, and what a selector that sees all of them reaches."""
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from mpdf_rllib.baselines.outcome import Outcome, outcome_of_nodes
 from mpdf_rllib.envs.credit import Calibration
@@ -47,16 +49,14 @@ def informed_ceiling(train: SolutionTree, test: SolutionTree, calibration: Calib
     question = np.concatenate([described[0][0], described[1][0] + offset])
     features = np.concatenate([part[1] for part in described])
     right = np.concatenate([part[2] for part in described])
+    if len(np.unique(question)) < FOLDS:
+        return oracle(test)
 
     selectors = (
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
         HistGradientBoostingClassifier(max_iter=100, learning_rate=0.05, max_leaf_nodes=8, random_state=0),
     )
-    folds = GroupKFold(FOLDS)
-    scored = [
-        cross_val_predict(selector, features, right, groups=question, cv=folds, method="predict_proba")[:, 1]
-        for selector in selectors
-    ]
+    scored = [_cross_fitted(selector, features, right, question) for selector in selectors]
     outcomes = []
     for scores in [*scored, features[:, HIGHEST_CONFIDENCE]]:
         correct = np.zeros(offset + len(test.questions), bool)
@@ -69,13 +69,23 @@ def informed_ceiling(train: SolutionTree, test: SolutionTree, calibration: Calib
     return _with_all_nodes(test, chosen[offset:])
 
 
+def _cross_fitted(selector, features: np.ndarray, right: np.ndarray, question: np.ndarray) -> np.ndarray:
+    scores = np.zeros(len(right))
+    with threadpool_limits(1):
+        for fitted, held_out in GroupKFold(FOLDS).split(features, right, question):
+            if right[fitted].any() and not right[fitted].all():
+                model = clone(selector).fit(features[fitted], right[fitted])
+                scores[held_out] = model.predict_proba(features[held_out])[:, 1]
+    return scores
+
+
 def _describe_answers(tree: SolutionTree, calibration: Calibration) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Question index, features and correctness of every distinct answer of every question."""
     probability = calibration(tree.features)
     depth = np.arange(tree.num_nodes) % (tree.rounds + 1)
     rows = []
     for q, classes in enumerate(tree.answer_class):
-        for answer in np.unique(classes[classes != UNPARSED]):
+        for answer in dict.fromkeys(classes[classes != UNPARSED].tolist()):
             gives = classes == answer
             rest = classes[~gives & (classes != UNPARSED)]
             own, confidence = probability[q, gives], tree.confidence[q, gives]
@@ -93,8 +103,8 @@ def _describe_answers(tree: SolutionTree, calibration: Calibration) -> tuple[np.
                 *tree.features[q, gives].mean(0),
             ]
             rows.append((q, description, answer == CORRECT))
-    questions, features, right = zip(*rows, strict=True)
-    return np.array(questions), np.array(features), np.array(right)
+    features = np.array([description for _, description, _ in rows]).reshape(len(rows), 9 + NUM_SOLUTION_FEATURES)
+    return np.array([q for q, _, _ in rows], np.int64), features, np.array([right for _, _, right in rows], bool)
 
 
 def _with_all_nodes(tree: SolutionTree, correct: np.ndarray) -> Outcome:

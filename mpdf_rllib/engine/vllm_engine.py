@@ -39,6 +39,7 @@ _DEFAULTS: dict[str, Any] = {
     "use_tqdm_on_load": False,
 }
 _CPU_DEFAULTS: dict[str, Any] = {
+    "block_size": 32,
     "dtype": "bfloat16",
     "enforce_eager": True,
     "kv_cache_memory_bytes": 2 << 30,
@@ -88,8 +89,7 @@ class VLLMEngine:
         """
         failure: Exception | None = None
         for _ in range(_ATTEMPTS):
-            if self._closed:
-                raise EngineError(f"The engine of {self._model!r} was closed.")
+            self._check_open()
             if self._engine is None:
                 self._engine = asyncio.ensure_future(_in_thread(self._load))
             engine = self._engine
@@ -99,8 +99,8 @@ class VLLMEngine:
             except _failures() as error:
                 failure = error
             if llm.errored and self._engine is engine:
+                self._engine = None
                 llm.shutdown(timeout=0)
-                self._engine = asyncio.ensure_future(_in_thread(self._reload))
         raise EngineError(
             f"The engine of {self._model!r} failed twice on question {request.position.question!r} "
             f"({failure}), the second time after it had been started again. What was recorded is kept: the same "
@@ -117,12 +117,12 @@ class VLLMEngine:
         """Ends vLLM and every process of it, also while it loads. Idempotent."""
         self._closed = True
         engine, self._engine = self._engine, None
-        if self._watchdog is None or engine is None:
+        if self._watchdog is None:
             return  # a load that has started nothing yet gives up by itself
-        while not engine.done():
+        while engine and not engine.done():
             await _in_thread(self._watchdog.kill)
             await asyncio.wait([engine], timeout=_KILL_AGAIN_SECONDS)
-        if not engine.cancelled() and not engine.exception():
+        if engine and not engine.cancelled() and not engine.exception():
             await _shut_down(engine.result())
         await _in_thread(self._watchdog.close)
 
@@ -139,10 +139,7 @@ class VLLMEngine:
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.platforms import current_platform
             from vllm.v1.engine.async_llm import AsyncLLM
-        except (
-            ImportError,
-            RuntimeError,
-        ) as error:  # torch raises the latter where its companions are not of its build
+        except (ImportError, RuntimeError) as error:  # RuntimeError: torch beside a torchvision of another build
             raise ConfigError(
                 f"The engine needs vLLM, which could not be imported ({error}). "
                 'Install it by `pip install "mpdf-rllib[cpu]"`, or "mpdf-rllib[gpu]" where there is a GPU.'
@@ -159,21 +156,21 @@ class VLLMEngine:
         if self._watchdog is None:
             self._watchdog = Watchdog()
             weakref.finalize(self, self._watchdog.close)
-        if self._closed:
-            raise EngineError(f"The engine of {self._model!r} was closed while it was loaded.")
+        self._watchdog.kill()  # where it died and is loaded again
+        self._check_open()
         try:
             with self._watchdog.marking(), _main_module_hidden():
                 return AsyncLLM.from_vllm_config(config)
         except Exception as error:
+            self._check_open()
             raise EngineError(
                 f"vLLM could not load the model {self._model!r} with engine.args {self._args}: {error} "
                 "VLLM_LOGGING_LEVEL=INFO shows vLLM's own log."
             ) from error
 
-    def _reload(self) -> "AsyncLLM":
-        if self._watchdog is not None:
-            self._watchdog.kill()
-        return self._load()
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError(f"The engine of {self._model!r} was closed.")
 
 
 def _check_names(args: dict[str, Any], known: set[str]) -> None:

@@ -32,6 +32,12 @@ class Prompts:
     critic: tuple[tuple[str, str, str], ...]
     max_tokens: int
 
+    @property
+    def questions(self) -> set[str]:
+        """The texts of all questions in the shots."""
+        shots = [shot for agents in (self.answer, self.refine) for agent in agents for shot in agent]
+        return {shot[-2] for shot in shots} | {question for question, _, _ in self.critic}
+
     def answer_turns(self, agent: int, question: str) -> list[Message]:
         """Chat turns that ask `agent` for a first answer."""
         shots = _agent_shots(self.answer, agent)

@@ -11,12 +11,13 @@ from typing import Literal
 import numpy as np
 
 from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.prompts import load_prompts
 from mpdf_rllib.questions.question import Question
 
 Split = Literal["train", "test"]
 Family = Literal["multiplication", "addition", "arithmetic"]
 
-TRAIN_SHARE = 0.4
+TRAIN_SHARE = 0.33
 
 NAMES = ("Amy", "Ann", "Ben", "Dan", "Eva", "Ivy", "Leo", "Max", "Mia", "Sam", "Tom", "Zoe")
 THINGS = ("apples", "books", "cards", "coins", "cups", "eggs", "keys", "pens", "shells", "stamps")
@@ -55,7 +56,7 @@ def _draw(family: Family, rng: np.random.Generator) -> tuple[int, int, str, int]
 
 
 def generate_questions(families: Sequence[Family], split: Split, count: int, seed: int = 0) -> list[Question]:
-    """Draws distinct questions, the families in turn.
+    """Draws distinct questions, the families in turn; none is asked that the prompts' examples answer.
 
     Args:
         families: At least one family name.
@@ -70,16 +71,17 @@ def generate_questions(families: Sequence[Family], split: Split, count: int, see
         ConfigError: A family has fewer distinct questions on this side of the split.
     """
     rng = np.random.default_rng([seed, split == "test"])
+    shown = set().union(*(load_prompts(family).questions for family in families))
     questions: dict[str, Question] = {}
     misses = 0
     while len(questions) < count:
         family = families[len(questions) % len(families)]
         a, b, text, answer = _draw(family, rng)
-        if _split(a, b) != split or text in questions:
+        if _split(a, b) != split or text in questions or text in shown:
             misses += 1
             if misses > 10_000:
                 raise ConfigError(
-                    f"questions.{split}.count: {count} is more than the {family} family has in its {split} split; "
+                    f"questions.{split}: {count} is more than the {family} family has in its {split} split; "
                     "ask for fewer or add a family"
                 )
             continue

@@ -10,7 +10,9 @@ from mpdf_rllib.errors import DataError
 Kind = Literal["number"]
 
 # At most 40 digits before and after the point: longer digit strings are noise, not answers.
-_NUMBER = re.compile(r"(?<![\w.])-?\d{1,3}(?:,\d{3})+(?:\.\d{1,40})?(?![\w])|(?<!\w)-?\d{1,40}(?:\.\d{1,40})?(?!\w)")
+_NUMBER = re.compile(
+    r"(?<![\w.,])-?\d{1,3}(?:,\d{3}){1,12}(?:\.\d{1,40})?(?!,?\w)|(?<!\w)-?(?:\d{1,40}(?:\.\d{1,40})?|\.\d{1,40})(?!\w)"
+)
 
 
 @dataclass(frozen=True)

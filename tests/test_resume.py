@@ -1,0 +1,173 @@
+"""The commands in real processes, killed and started again, on a scripted engine."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[1]
+TIMEOUT = 180
+CONFIG = {
+    "name": "resume",
+    "seeds": 2,
+    "questions": {"families": ["multiplication", "addition", "arithmetic"], "train": 12, "test": 12},
+    "team": {"critic": False},
+    "engine": {"kind": "scripted"},
+    "algorithm": {"credits": {"step": {}}, "warm_start_iterations": 1, "iterations": 5, "epochs": 1, "dim": 8},
+}
+ITERATIONS = 6
+# With one core for Ray one trial runs after the other; what Tune knows of them is saved every second.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
+    "RAY_OVERRIDE_RESOURCES": '{"CPU": 1}',
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",
+}
+
+
+class Experiment:
+    """A config in a folder of its own."""
+
+    def __init__(self, folder: Path, config: dict):
+        self.run, self.recording = folder / "run", folder / "recording"
+        self._config = folder / "config.yaml"
+        self._config.write_text(yaml.safe_dump(config))
+
+    def command(self, module: str, *arguments: str) -> list[str]:
+        places = ("--set", f"run_folder={self.run}", "--set", f"recording={self.recording}")
+        return [sys.executable, "-m", f"mpdf_rllib.{module}", "--config", str(self._config), *places, *arguments]
+
+    def finish(self, module: str, *arguments: str, status: int = 0) -> subprocess.CompletedProcess:
+        ended = subprocess.run(
+            self.command(module, *arguments),
+            cwd=REPOSITORY,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+        assert ended.returncode == status, ended.stderr
+        return ended
+
+    def kill_once(self, ready: Callable[[], object], module: str) -> None:
+        """Starts a command and sends SIGKILL as soon as `ready`."""
+        process = subprocess.Popen(
+            self.command(module),
+            cwd=REPOSITORY,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + TIMEOUT
+        try:
+            while not ready():
+                assert process.poll() is None, "the command ended before it could be killed"
+                assert time.monotonic() < deadline, "the command did not get as far as it should"
+                time.sleep(0.01)
+        finally:
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+
+    def recorded(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in sorted(self.recording.glob("*.parquet"))}
+
+    def recorded_keys(self) -> list[str]:
+        return [key for path in self.recording.glob("*.parquet") for key in pq.read_table(path)["key"].to_pylist()]
+
+    def trial(self, seed: int) -> Path:
+        return self.run / "tune" / f"step-seed{seed}"
+
+    def iterations(self, seed: int) -> list[int]:
+        lines = (self.trial(seed) / "result.json").read_text().splitlines()
+        return [json.loads(line)["training_iteration"] for line in lines]
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_killed_recording_goes_on_where_it_stopped(tmp_path):
+    questions = CONFIG["questions"] | {"train": 100, "test": 100}
+    # Each of the four depths of the trees takes a second, and the first answers alone fill a file.
+    config = CONFIG | {"questions": questions, "engine": {"kind": "scripted", "args": {"delay": 1.0}}}
+    experiment = Experiment(tmp_path, config)
+    nodes, more_first_answers = 100 * 12 + 100 * 12, 100 * 3
+
+    experiment.kill_once(experiment.recorded, "record")
+    flushed, keys = experiment.recorded(), experiment.recorded_keys()
+    assert 0 < len(keys) < nodes + more_first_answers
+
+    ended = experiment.finish("record")
+    made = nodes + more_first_answers - len(keys)
+    assert f"{made} generations made" in ended.stderr
+    assert experiment.recorded().items() >= flushed.items()
+    assert len(experiment.recorded_keys()) == len({*experiment.recorded_keys()}) == nodes + more_first_answers
+
+    before = experiment.recorded()
+    assert "0 generations made" in experiment.finish("record").stderr
+    assert experiment.recorded() == before
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Iterator[tuple[Experiment, str]]:
+    """An experiment that was killed while its second trial was trained, and then finished; with the table it printed."""
+    experiment = Experiment(tmp_path_factory.mktemp("trained"), CONFIG)
+    experiment.kill_once(lambda: [*experiment.trial(seed=1).glob("checkpoint_*")], "train")
+    first_trial, recording = contents(experiment.trial(0)), experiment.recorded()
+    assert experiment.iterations(seed=0) == [*range(1, ITERATIONS + 1)]
+    assert not (experiment.run / "results.parquet").exists()
+
+    table = experiment.finish("train").stdout
+    assert contents(experiment.trial(0)) == first_trial, "the finished trial was touched"
+    assert experiment.recorded() == recording, "recorded generations were made again"
+    return experiment, table
+
+
+def test_killed_training_goes_on_where_it_stopped(trained):
+    experiment, table = trained
+    assert {*experiment.iterations(seed=1)} == {*range(1, ITERATIONS + 1)}
+    assert experiment.iterations(seed=1)[-1] == ITERATIONS
+    for seed in (0, 1):
+        # None is deleted, as what is saved of the trials may still name it.
+        assert len([*experiment.trial(seed).glob("checkpoint_*")]) == ITERATIONS // 2
+    results = pq.read_table(experiment.run / "results.parquet").to_pandas()
+    learned = results[results["system"].str.startswith("SoftRankPO")]
+    assert sorted(learned["seed"].unique()) == [0, 1]
+    assert all(system in table for system in results["system"].unique() if "schedule" not in system)
+
+
+def test_a_finished_run_prints_the_same_table_without_training(trained):
+    experiment, table = trained
+    trials = [contents(experiment.trial(seed)) for seed in (0, 1)]
+    assert experiment.finish("train").stdout == table
+    assert [contents(experiment.trial(seed)) for seed in (0, 1)] == trials
+    assert experiment.finish("evaluate").stdout == table
+
+
+def test_other_settings_in_the_same_run_folder_are_refused_by_name(trained):
+    experiment, _ = trained
+    before = contents(experiment.run)
+    ended = experiment.finish("train", "--set", "seeds=3", "--set", "algorithm.beta=0.7", status=2)
+    assert "seeds" in ended.stderr and "algorithm.beta" in ended.stderr and "--fresh" in ended.stderr
+    assert str(experiment.run) in ended.stderr
+    assert contents(experiment.run) == before
+
+
+def test_fresh_begins_anew_and_keeps_the_recording(trained, tmp_path):
+    experiment, _ = trained
+    copy = Experiment(tmp_path, CONFIG)
+    shutil.copytree(experiment.run, copy.run)
+    shutil.copytree(experiment.recording, copy.recording)
+    recording = copy.recorded()
+    copy.finish("train", "--fresh", "--set", "seeds=1", "--set", "algorithm.iterations=1")
+    assert copy.iterations(seed=0) == [1, 2]
+    assert not copy.trial(1).exists()
+    assert copy.recorded() == recording
