@@ -98,8 +98,8 @@ def test_illegal_actions_raise_and_leave_the_debate_as_it_was():
     env = DeliberationEnv(debate_config())
     rng = np.random.default_rng(0)
     refused = 0
-    for _ in range(12):
-        observations, _ = env.reset()
+    for debate in range(12):
+        observations, _ = env.reset(seed=debate)
         done = False
         while not done:
             legal = random_legal_actions(observations, rng)

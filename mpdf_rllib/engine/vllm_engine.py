@@ -90,9 +90,7 @@ class VLLMEngine:
         failure: Exception | None = None
         for _ in range(_ATTEMPTS):
             self._check_open()
-            if self._engine is None:
-                self._engine = asyncio.ensure_future(_in_thread(self._load))
-            engine = self._engine
+            engine = self._loading()
             llm = await asyncio.shield(engine)
             try:
                 return await _ask(llm, request)
@@ -107,6 +105,10 @@ class VLLMEngine:
             "command goes on there. If it was killed for memory, lower engine.args.max_num_seqs or "
             "engine.args.kv_cache_memory_bytes; VLLM_LOGGING_LEVEL=INFO shows vLLM's own log."
         ) from failure
+
+    async def llm(self) -> "AsyncLLM":
+        """vLLM's own engine, loaded when it is first needed."""
+        return await asyncio.shield(self._loading())
 
     async def reset_prefix_cache(self) -> None:
         """Forgets all cached prompt prefixes, where the engine is loaded. No request may be in flight."""
@@ -125,6 +127,11 @@ class VLLMEngine:
         if engine and not engine.cancelled() and not engine.exception():
             await _shut_down(engine.result())
         await _in_thread(self._watchdog.close)
+
+    def _loading(self) -> "asyncio.Future[AsyncLLM]":
+        if self._engine is None:
+            self._engine = asyncio.ensure_future(_in_thread(self._load))
+        return self._engine
 
     def _load(self) -> "AsyncLLM":
         with _loading:
