@@ -9,8 +9,8 @@ def soft_rank_advantages(rewards: np.ndarray, tau: float = 0.5, mask: np.ndarray
     """Advantages from the ranks of the rewards in each state (Eq. 2 [paper]).
 
     p_i = ((rank(R_i) + 1/2) / K) ** tau, with ranks from 0, ascending, averaged over ties [ours]; A* = Phi^-1(p), then
-    standardised over the K actions with the population's standard deviation. A state whose rewards are all equal carries
-    no preference: its advantages are exactly 0 [ours].
+    standardised over the K actions with the population's standard deviation. A state whose rewards are all equal has no
+    preference: its advantages are exactly 0 [ours].
 
     Args:
         rewards: shape (..., K), finite where legal.

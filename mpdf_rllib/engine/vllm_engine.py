@@ -107,7 +107,7 @@ class VLLMEngine:
         ) from failure
 
     async def llm(self) -> "AsyncLLM":
-        """vLLM's own engine, loaded when it is first needed."""
+        """The engine of vLLM itself, loaded when it is first needed."""
         return await asyncio.shield(self._loading())
 
     async def reset_prefix_cache(self) -> None:
