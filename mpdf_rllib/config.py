@@ -2,6 +2,7 @@
 
 import difflib
 import typing
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -120,9 +121,16 @@ class ExperimentConfig(Section):
 
     @property
     def recording_url(self) -> str:
-        """The recording's folder, absolute where it is local: env runners have other working directories."""
+        """The recording's folder, absolute where it is local, or its URL."""
         recording = self.recording or f"recordings/{self.name}"
         return recording if "://" in recording else str(Path(recording).expanduser().absolute())
+
+    def resolved(self) -> "ExperimentConfig":
+        """The same with all places as absolute paths: trials run in other working directories."""
+        model = Path(self.team.model).expanduser()
+        team = self.team.model_copy(update={"model": str(model.absolute())}) if model.exists() else self.team
+        places = {"run_folder": str(self.run_path), "recording": self.recording_url, "team": team}
+        return self.model_copy(update=places)
 
     def questions_of(self, split: Split) -> list[Question]:
         """The questions of a split.
@@ -146,17 +154,18 @@ class ExperimentConfig(Section):
             chat = resolve_model(self.team.model).chat_template
         return Team(self.team.agents, self.team.rounds, chat, self.team.critic, self.team.temperature, self.team.top_p)
 
-    def make_engine(self) -> RecordingEngine:
-        """An engine that replays the recording and records what it has to make."""
+    def make_engine(self, replay_only: bool = False) -> RecordingEngine:
+        """An engine that replays the recording, and records what it has to make unless it is to replay only."""
         if self.engine.kind == "scripted":
             from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
 
-            return RecordingEngine(
-                self.recording_url, ScriptedEngine.fingerprint, partial(ScriptedEngine, answer_like_a_small_model)
-            )
-        from mpdf_rllib.engine.models import model_fingerprint
+            make_inner: Callable[[], Engine] = partial(ScriptedEngine, answer_like_a_small_model)
+            fingerprint = ScriptedEngine.fingerprint
+        else:
+            from mpdf_rllib.engine.models import model_fingerprint
 
-        return RecordingEngine(self.recording_url, model_fingerprint(self.team.model), self._make_vllm)
+            make_inner, fingerprint = self._make_vllm, model_fingerprint(self.team.model)
+        return RecordingEngine(self.recording_url, fingerprint, None if replay_only else make_inner)
 
     def _make_vllm(self) -> Engine:
         from mpdf_rllib.engine.vllm_engine import VLLMEngine
@@ -173,18 +182,13 @@ class ExperimentConfig(Section):
             **self.algorithm.credits.get(credit, CreditConfig()).model_dump(),
         }
 
-    def resolved(self) -> dict[str, Any]:
-        """Every key with its value, defaults and absolute paths filled in, as plain YAML types."""
-        places = {"run_folder": str(self.run_path), "recording": self.recording_url}
-        return self.model_dump(mode="json") | places
-
     def to_yaml(self) -> str:
-        """The resolved config."""
-        return yaml.safe_dump(self.resolved(), sort_keys=False)
+        """The resolved config: defaults and absolute paths filled in."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
 def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> ExperimentConfig:
-    """Reads a config file.
+    """Reads a config file and resolves its places.
 
     Args:
         path: A YAML file.
@@ -206,7 +210,7 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Exper
     for override in overrides:
         _override(values, override)
     try:
-        return ExperimentConfig.model_validate(values)
+        return ExperimentConfig.model_validate(values).resolved()
     except ValidationError as error:
         lines = [_explain(detail) for detail in error.errors()]
         raise ConfigError(f"config {path}:\n" + "\n".join(f"  {line}" for line in lines)) from error

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def _prepare_run_folder(config: ExperimentConfig, fresh: bool) -> None:
     if file.exists():
         if fresh:
             shutil.rmtree(path)
-        elif changed := _changed_keys(yaml.safe_load(file.read_text(encoding="utf-8")), config.resolved()):
+        elif changed := _changed_keys(yaml.safe_load(file.read_text(encoding="utf-8")), config.model_dump(mode="json")):
             raise ConfigError(
                 f"run_folder {path}: it holds a run with another {', '.join(changed)}; "
                 "give another run_folder, or --fresh to begin it anew (the recording is kept)"
@@ -107,6 +108,7 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
     iterations = settings.warm_start_iterations + settings.iterations
     credits = settings.credits
     env_config = config.env_config() | {
+        "engine": partial(config.make_engine, replay_only=True),
         "calibration": calibration,
         "credit": tune.grid_search(list(credits)),
         "token_price": tune.sample_from(lambda spec: credits[spec.config.env_config.credit].token_price),
