@@ -79,7 +79,7 @@ class AlgorithmSection(Section):
     warm_start_iterations: Annotated[int, Field(ge=0)] = 2
     iterations: Annotated[int, Field(ge=1)] = 6
     """Of stage two."""
-    passes: Annotated[int, Field(ge=1)] = 2
+    passes: Annotated[int, Field(ge=1)] = 1
     """Debates a training question in each iteration."""
     epochs: Annotated[int, Field(ge=1)] = 5
     minibatch_size: Annotated[int, Field(ge=1)] = 256

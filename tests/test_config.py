@@ -81,7 +81,7 @@ def test_overrides_have_the_types_of_yaml(file):
     assert config.algorithm.credits["outcome"] == CreditConfig(token_price=0.001, tie_tolerance=0.1)
     assert list(config.algorithm.credits) == ["outcome"]
     assert config.recording_url == "s3://bucket/a=b"
-    assert config.run_folder is None
+    assert config.run_path == Path.cwd() / "runs/small"
     # The file's other values stand.
     assert config.questions.train == 10
 
