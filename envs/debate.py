@@ -29,7 +29,6 @@ def concede_targets(answer_class: np.ndarray, confidence: np.ndarray) -> np.ndar
         int64, shape (B, N): the peer's index, -1 where no peer has another answer.
     """
     eligible = ~same_answer(answer_class) & (answer_class != UNPARSED)[..., None, :]
-    eligible &= ~np.eye(answer_class.shape[-1], dtype=bool)
     score = np.where(eligible, confidence[..., None, :], -1.0)
     return np.where(eligible.any(-1), score.argmax(-1), -1)
 

@@ -1,4 +1,4 @@
-"""SoftRankPO on debates whose solution is known: one agent is right and confident, and all others should concede to it."""
+"""SoftRankPO on debates that it should solve: one agent is right and confident, and all others should concede to it."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("ray_instance")
 
 
 def one_agent_knows(request: GenerationRequest) -> Generation:
-    """The first answer of one agent is right and sure; the others' are wrong, unsure and different, as all refinements are."""
+    """One agent's first answer is right and sure; the others', and all refinements, are wrong, unsure and different."""
     question, position = QUESTIONS[request.position.question], request.position
     right = position.depth == 0 and position.root == len(question.text) % 3
     answer = int(question.answer) + (0 if right else 1 + position.root)
