@@ -74,7 +74,8 @@ class Experiment:
                 time.sleep(0.01)
         finally:
             process.kill()
-            assert process.wait() == -signal.SIGKILL
+            process.wait()
+        assert process.returncode == -signal.SIGKILL
 
     def recorded(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in sorted(self.recording.glob("*.parquet"))}
@@ -84,6 +85,10 @@ class Experiment:
 
     def trial(self, seed: int) -> Path:
         return self.run / "tune" / f"step-seed{seed}"
+
+    def trial_states(self) -> list[Path]:
+        """What Tune saves of the trials, a file a run."""
+        return [*self.run.glob("tune/experiment_state*")]
 
     def iterations(self, seed: int) -> list[int]:
         lines = (self.trial(seed) / "result.json").read_text().splitlines()
@@ -166,10 +171,8 @@ def test_fresh_begins_anew_and_keeps_the_recording(trained, tmp_path):
     copy = Experiment(tmp_path, CONFIG)
     shutil.copytree(experiment.run, copy.run)
     shutil.copytree(experiment.recording, copy.recording)
-    recording = copy.recorded()
-    copy.kill_once(
-        lambda: not copy.trial(1).exists() and [*copy.run.glob("tune/experiment_state*")], "train", "--fresh"
-    )
+    states, recording = {*copy.trial_states()}, copy.recorded()
+    copy.kill_once(lambda: {*copy.trial_states()} - states, "train", "--fresh")
     assert not (copy.run / "results.parquet").exists()
     assert not (copy.trial(0) / "result.json").exists()
     assert copy.recorded() == recording
