@@ -79,7 +79,7 @@ def _rate(work: Callable[[], int]) -> float:
     return done / (time.perf_counter() - start)
 
 
-async def bench_recording(engine: VLLMEngine, questions: int = 64) -> tuple[float, float]:
+async def bench_recording(engine: VLLMEngine, questions: int = 120) -> tuple[float, float]:
     """Generated tokens/s of recording whole trees, and of raw vLLM given the same requests all at once."""
     team = Team(critic=False)
     requests: list[GenerationRequest] = []

@@ -197,10 +197,12 @@ def _start_ray() -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     if not ray.is_initialized():
         with cli.console.status("Starting Ray"):
+            # RLlib iterates over sets of agent ids: without it equal seeds would draw different actions.
+            runtime_env = {"env_vars": {"PYTHONHASHSEED": "0"}}
             if "RAY_ADDRESS" in os.environ:
-                ray.init(log_to_driver=False)
+                ray.init(log_to_driver=False, runtime_env=runtime_env)
             else:
-                ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=runtime_env)
 
 
 def _write_atomically(path: Path, text: str) -> None:
