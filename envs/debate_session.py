@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mpdf_rllib.engine import Engine, run
+from mpdf_rllib.engine.event_loop import finish
 from mpdf_rllib.engine.recording import owner
 from mpdf_rllib.envs.credit import Calibration, Credit, CreditKind, Policy
 from mpdf_rllib.envs.debate_batch import DebateBatch
@@ -160,4 +161,4 @@ class DebateSession:
 
 
 def _end(engine: Engine) -> None:
-    run(engine.close())
+    finish(engine.close())

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-_starting = threading.Lock()
+# Reentrant: the garbage collector may call `finish` at any point.
+_starting = threading.RLock()
 _loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
 _owner: int | None = None
 
 
@@ -29,10 +31,18 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
         raise
 
 
+def finish(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Runs a closing coroutine to its end; from the loop's own thread, where the garbage collector may be, later."""
+    future = asyncio.run_coroutine_threadsafe(coroutine, _background_loop())
+    if threading.current_thread() is not _thread:
+        future.result()
+
+
 def _background_loop() -> asyncio.AbstractEventLoop:
-    global _loop, _owner
+    global _loop, _owner, _thread
     with _starting:
         if _loop is None or _owner != os.getpid():
             _loop, _owner = asyncio.new_event_loop(), os.getpid()
-            threading.Thread(target=_loop.run_forever, name="mpdf-event-loop", daemon=True).start()
+            _thread = threading.Thread(target=_loop.run_forever, name="mpdf-event-loop", daemon=True)
+            _thread.start()
         return _loop

@@ -1,0 +1,45 @@
+import gc
+import threading
+from functools import partial
+
+import pytest
+
+from mpdf_rllib.engine import run
+from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
+from mpdf_rllib.envs.debate_session import DebateSession
+from mpdf_rllib.envs.team import Team
+from mpdf_rllib.questions import generate_questions
+
+
+class ClosedEngine(ScriptedEngine):
+    closed: list[str] = []
+
+    async def close(self) -> None:
+        self.closed.append(threading.current_thread().name)
+
+
+@pytest.mark.parametrize("close", [True, False], ids=["closed", "collected"])
+def test_a_session_may_end_on_the_event_loop_itself(close):
+    """The garbage collector runs in whatever thread allocates; waiting there for the loop would stop it for ever."""
+    ClosedEngine.closed.clear()
+    sessions = [
+        DebateSession(
+            partial(generate_questions, ["addition"], "train", 1),
+            Team(critic=False),
+            partial(ClosedEngine, answer_like_a_small_model),
+        )
+    ]
+    sessions[0].reset(1)
+
+    async def end() -> None:
+        if close:
+            sessions[0].close()
+        sessions.clear()
+        gc.collect()
+
+    thread = threading.Thread(target=lambda: run(end()), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    run(ScriptedEngine(answer_like_a_small_model).close())  # what was scheduled before has run by now
+    assert ClosedEngine.closed == ["mpdf-event-loop"]
