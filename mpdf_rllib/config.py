@@ -59,7 +59,7 @@ class EngineConfig(Section):
     kind: Literal["vllm", "scripted"] = "vllm"
     """vLLM in this process, or a scripted stand-in without a model, for tests alone."""
     args: dict[str, Any] = {}
-    """vLLM's own engine arguments, by vLLM's names."""
+    """vLLM's own engine arguments, by vLLM's names; of the scripted engine, its `delay`."""
 
 
 class CreditConfig(Section):
@@ -159,7 +159,7 @@ class ExperimentConfig(Section):
         if self.engine.kind == "scripted":
             from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
 
-            make_inner: Callable[[], Engine] = partial(ScriptedEngine, answer_like_a_small_model)
+            make_inner: Callable[[], Engine] = partial(ScriptedEngine, answer_like_a_small_model, **self.engine.args)
             fingerprint = ScriptedEngine.fingerprint
         else:
             from mpdf_rllib.engine.models import model_fingerprint

@@ -125,7 +125,8 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
             name=TUNER,
             storage_path=str(config.run_path),
             stop={"training_iteration": iterations},
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=2, checkpoint_at_end=True),
+            # All are kept: what was last saved of the trials, which a killed run goes on from, may name an earlier one.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=2, checkpoint_at_end=True),
             callbacks=[_TrialProgress(len(credits) * config.seeds * iterations)],
             verbose=0,
         )

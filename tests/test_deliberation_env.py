@@ -1,5 +1,3 @@
-import subprocess
-import sys
 import zlib
 from functools import partial
 
@@ -262,28 +260,3 @@ def test_closing_the_env_ends_its_engine():
     env.close()
     env.close()
     assert len(closed) == 1
-
-
-def test_an_env_that_is_dropped_while_another_debates_does_not_block_it():
-    """The garbage collector may run on any thread, the one that the engines' coroutines run on included."""
-    program = """
-import gc
-from functools import partial
-from mpdf_rllib.engine.scripted import ScriptedEngine
-from mpdf_rllib.envs.debate_session import DebateSession
-from mpdf_rllib.envs.team import Team
-from mpdf_rllib.questions import Question
-
-def respond(request):
-    gc.collect()
-    return "= 5"
-
-def session():
-    questions = [Question("q", "2 + 3", "5", "number", "arithmetic")]
-    return DebateSession(lambda: questions, Team(critic=False), partial(ScriptedEngine, respond))
-
-gc.disable()
-session().reset(1)
-session().reset(1)
-"""
-    subprocess.run([sys.executable, "-c", program], timeout=30, check=True)

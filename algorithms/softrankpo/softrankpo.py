@@ -108,7 +108,12 @@ class SoftRankPOConfig(AlgorithmConfig):
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        return RLModuleSpec(module_class=MetaPolicyRLModule, model_config={"dim": 48, "heads": 2})
+        return RLModuleSpec(module_class=MetaPolicyRLModule)
+
+    @property
+    @override(AlgorithmConfig)
+    def _model_config_auto_includes(self) -> dict[str, int]:
+        return {"dim": 48, "heads": 2}
 
     @override(AlgorithmConfig)
     def get_default_learner_class(self):
