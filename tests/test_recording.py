@@ -364,3 +364,14 @@ def test_owners_are_stable_and_spread() -> None:
     owners = [owner(f"q{i}", 4) for i in range(400)]
     assert owners[:8] == [3, 2, 3, 3, 3, 1, 1, 3]
     assert all(owners.count(shard) > 60 for shard in range(4))
+
+
+def test_closing_while_a_flush_is_due_writes_no_row_twice(tmp_path: Path) -> None:
+    async def fill_and_close() -> None:
+        engine = RecordingEngine(str(tmp_path), "model", lambda: always("7"), flush_every=8)
+        await generate_many(engine, [make_request(f"q{i}") for i in range(2000)])
+        await engine.close()
+
+    asyncio.run(fill_and_close())
+    keys = [key for file in tmp_path.glob("*.parquet") for key in pq.read_table(file)["key"].to_pylist()]
+    assert len(keys) == len(set(keys)) == 2000

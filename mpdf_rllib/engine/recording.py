@@ -103,6 +103,7 @@ class RecordingEngine:
         self._pending: list[dict[str, Any]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
         self._failure: DataError | None = None
         self._files, self._root = _open(folder)
         self._known = self._load()
@@ -177,19 +178,20 @@ class RecordingEngine:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        rows = self._pending[:]
-        if not rows:
-            return
-        try:
-            await asyncio.to_thread(self._write, rows)
-        except (OSError, pa.ArrowException) as error:
-            self._failure = DataError(
-                f"The recording {self._folder!r} could not be written ({error}): {len(rows)} new generations are not "
-                "in it, all earlier ones are. Make room or rights there and run the same command again."
-            )
-            return
-        self._failure = None
-        del self._pending[: len(rows)]
+        async with self._writing:  # so that no row is written twice
+            rows = self._pending[:]
+            if not rows:
+                return
+            try:
+                await asyncio.to_thread(self._write, rows)
+            except (OSError, pa.ArrowException) as error:
+                self._failure = DataError(
+                    f"The recording {self._folder!r} could not be written ({error}): {len(rows)} new generations are "
+                    "not in it, all earlier ones are. Make room or rights there and run the same command again."
+                )
+                return
+            self._failure = None
+            del self._pending[: len(rows)]
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         self._files.makedirs(self._root, exist_ok=True)
