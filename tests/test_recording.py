@@ -369,7 +369,12 @@ def test_owners_are_stable_and_spread() -> None:
 def test_closing_while_a_flush_is_due_writes_no_row_twice(tmp_path: Path) -> None:
     async def fill_and_close() -> None:
         engine = RecordingEngine(str(tmp_path), "model", lambda: always("7"), flush_every=8)
-        await generate_many(engine, [make_request(f"q{i}") for i in range(2000)])
+
+        async def ask_in_turn(question: str) -> None:
+            for root in range(4):
+                await engine.generate(make_request(question, root))
+
+        await asyncio.gather(*(ask_in_turn(f"q{i}") for i in range(500)))
         await engine.close()
 
     asyncio.run(fill_and_close())
