@@ -196,6 +196,8 @@ class _TrialProgress(tune.Callback):
 def _start_ray() -> None:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Seconds between savings of what Tune knows of the trials, which a killed run goes on from.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
     if not ray.is_initialized():
         with cli.console.status("Starting Ray"):
             # RLlib iterates over sets of agent ids: without it equal seeds would draw different actions.
