@@ -1,7 +1,6 @@
 """`python -m mpdf_rllib.evaluate`: plays every system on the held-out questions and prints the table."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,15 +22,12 @@ from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.envs.debate_batch import Observation
-from mpdf_rllib.errors import DataError
 from mpdf_rllib.record import RecordedTrees, record
 from mpdf_rllib.results import SystemResult, results_table, write_results
+from mpdf_rllib.run_folder import RESULTS, read_checkpoints
 
 WARM_START = "MPDF, warm start"
 CREDIT_LABELS = {"step": "paper's credit", "outcome": "soft outcome"}
-
-CHECKPOINTS = "checkpoints.json"
-"""In the run folder: by kind of credit, the trials' last checkpoints in the order of their seeds, relative to it."""
 
 
 def evaluate(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResult]:
@@ -41,7 +37,7 @@ def evaluate(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResul
         DataError: The run has no trained checkpoints yet.
     """
     results = [*_rules(trees), *_learned(config, trees), *_bounds(trees)]
-    write_results(config.run_path / "results.parquet", results, [question.id for question in trees.test.questions])
+    write_results(config.run_path / RESULTS, results, [question.id for question in trees.test.questions])
     return results
 
 
@@ -107,21 +103,6 @@ def _bounds(trees: RecordedTrees) -> list[SystemResult]:
         SystemResult("informed ceiling (cross-fitted, sees all)", (ceiling,)),
         SystemResult("oracle (some solution is right)", (oracle(trees.test),)),
     ]
-
-
-def read_checkpoints(run_path: Path) -> dict[CreditKind, list[Path]]:
-    """The run's final checkpoints by kind of credit, in the order of their seeds.
-
-    Raises:
-        DataError: Training is not finished.
-    """
-    try:
-        named = json.loads((run_path / CHECKPOINTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{run_path} holds no trained policies ({error}); run `python -m mpdf_rllib.train` first"
-        ) from error
-    return {kind: [run_path / path for path in paths] for kind, paths in named.items()}
 
 
 def load_module(checkpoint: Path) -> RLModule:

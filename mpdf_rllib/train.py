@@ -1,35 +1,29 @@
 """`python -m mpdf_rllib.train`: records, trains a policy for every seed and kind of credit, and prints the table."""
 
 import argparse
-import json
 import logging
 import os
-import shutil
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-import yaml
 from ray import tune
 from ray.tune.experiment import Trial
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mpdf_rllib import cli
+from mpdf_rllib import cli, run_folder
 from mpdf_rllib.algorithms.softrankpo import SoftRankPO, SoftRankPOConfig
 from mpdf_rllib.baselines.bounds import fit_calibration
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.envs.credit import Calibration
 from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
-from mpdf_rllib.errors import ConfigError, EngineError
-from mpdf_rllib.evaluate import CHECKPOINTS, evaluate, print_table
+from mpdf_rllib.errors import EngineError
+from mpdf_rllib.evaluate import evaluate, print_table
 from mpdf_rllib.record import record
 from mpdf_rllib.results import SystemResult
-
-TUNER = "tune"
-"""In the run folder: the Tuner's experiment, with RLlib's progress files and checkpoints of every trial."""
 
 
 def train(config: ExperimentConfig, fresh: bool = False) -> list[SystemResult]:
@@ -46,7 +40,7 @@ def train(config: ExperimentConfig, fresh: bool = False) -> list[SystemResult]:
         ConfigError: The run folder holds a run with other settings.
         EngineError: The engine or every trial failed; what was done before is kept.
     """
-    _prepare_run_folder(config, fresh)
+    run_folder.prepare(config, fresh)
     trees = record(config)
     _fit(config, fit_calibration(trees.train))
     with cli.console.status("Evaluating"):
@@ -75,33 +69,6 @@ def algorithm_config(config: ExperimentConfig, env_config: dict[str, Any]) -> So
     )
 
 
-def _prepare_run_folder(config: ExperimentConfig, fresh: bool) -> None:
-    path = config.run_path
-    file = path / "config.yaml"
-    if file.exists():
-        if fresh:
-            shutil.rmtree(path)
-        elif changed := _changed_keys(yaml.safe_load(file.read_text(encoding="utf-8")), config.model_dump(mode="json")):
-            raise ConfigError(
-                f"run_folder {path}: it holds a run with another {', '.join(changed)}; "
-                "give another run_folder, or --fresh to begin it anew (the recording is kept)"
-            )
-    elif path.exists() and any(path.iterdir()):
-        raise ConfigError(f"run_folder {path}: it is not empty and holds no run; give another folder")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        file.write_text(config.to_yaml(), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"run_folder {path}: {error.strerror}; give a folder that can be written") from error
-
-
-def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [prefix] if old != new else []
-    keys = old | new
-    return [key for name in keys for key in _changed_keys(old.get(name), new.get(name), f"{prefix}.{name}".lstrip("."))]
-
-
 def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
     """Trains all trials that are not finished and notes their checkpoints."""
     settings = config.algorithm
@@ -117,12 +84,12 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
     space = algorithm_config(config, env_config).debugging(seed=tune.grid_search(list(range(config.seeds))))
 
     _start_ray()
-    folder = config.run_path / TUNER
+    folder = config.run_path / run_folder.TUNE
     if any(folder.glob("experiment_state*.json")):
         tuner = tune.Tuner.restore(str(folder), SoftRankPO, resume_errored=True, param_space=space)
     else:
         run_config = tune.RunConfig(
-            name=TUNER,
+            name=run_folder.TUNE,
             storage_path=str(config.run_path),
             stop={"training_iteration": iterations},
             # All are kept: what was last saved of the trials, which a killed run goes on from, may name an earlier one.
@@ -143,14 +110,10 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
 
     by_seed = sorted(trials, key=lambda trial: trial.config["seed"])
     checkpoints = {
-        kind: [
-            os.path.relpath(trial.checkpoint.path, config.run_path)
-            for trial in by_seed
-            if trial.config["env_config"]["credit"] == kind
-        ]
+        kind: [Path(trial.checkpoint.path) for trial in by_seed if trial.config["env_config"]["credit"] == kind]
         for kind in settings.credits
     }
-    _write_atomically(config.run_path / CHECKPOINTS, json.dumps(checkpoints, indent=1))
+    run_folder.write_checkpoints(config.run_path, checkpoints)
 
 
 def _trial_name(trial: Trial) -> str:
@@ -206,12 +169,6 @@ def _start_ray() -> None:
                 ray.init(log_to_driver=False, runtime_env=runtime_env)
             else:
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=runtime_env)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.rename(path)
 
 
 def _arguments() -> argparse.ArgumentParser:

@@ -1,5 +1,6 @@
 """Requests to and generations from a language-model engine, named as vLLM names them."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -115,6 +116,4 @@ class Engine(Protocol):
 
 async def generate_many(engine: Engine, requests: Sequence[GenerationRequest]) -> list[Generation]:
     """Answers all requests, in flight together, in the order given."""
-    import asyncio
-
     return list(await asyncio.gather(*(engine.generate(request) for request in requests)))

@@ -1,0 +1,96 @@
+"""What a run finds, keeps and removes in its folder."""
+
+from pathlib import Path
+
+import pytest
+
+from mpdf_rllib import run_folder
+from mpdf_rllib.config import ExperimentConfig, load_config
+from mpdf_rllib.errors import ConfigError, DataError
+
+QUESTIONS = {"families": ["addition"], "train": 10, "test": 10}
+
+
+def experiment(folder: Path, **settings) -> ExperimentConfig:
+    values = {"name": "x", "run_folder": str(folder), "recording": str(folder / "recording"), "questions": QUESTIONS}
+    return ExperimentConfig.model_validate(values | settings).resolved()
+
+
+def finish(config: ExperimentConfig) -> None:
+    """Leaves what a finished run leaves."""
+    run_folder.prepare(config, fresh=False)
+    checkpoint = config.run_path / run_folder.TUNE / "step-seed0" / "checkpoint_000000"
+    checkpoint.mkdir(parents=True)
+    run_folder.write_checkpoints(config.run_path, {"step": [checkpoint]})
+    (config.run_path / run_folder.RESULTS).touch()
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_fresh_removes_the_run_and_nothing_else_in_its_folder(tmp_path):
+    config = experiment(tmp_path)
+    finish(config)
+    (tmp_path / "recording").mkdir()
+    (tmp_path / "recording" / "0.parquet").touch()
+    (tmp_path / "notes.txt").touch()
+    run_folder.prepare(config, fresh=True)
+    assert names(tmp_path) == {"config.yaml", "recording", "notes.txt"}
+    assert names(tmp_path / "recording") == {"0.parquet"}
+
+
+def test_a_recording_made_before_the_run_may_lie_in_its_folder(tmp_path):
+    (tmp_path / "recording").mkdir()
+    run_folder.prepare(experiment(tmp_path), fresh=False)
+    assert names(tmp_path) == {"config.yaml", "recording"}
+
+
+def test_the_written_config_is_the_resolved_one_and_can_be_run(tmp_path):
+    config = experiment(tmp_path, seeds=3)
+    run_folder.prepare(config, fresh=False)
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_the_same_config_goes_on_and_another_is_refused_with_every_changed_key(tmp_path):
+    finish(experiment(tmp_path))
+    run_folder.prepare(experiment(tmp_path), fresh=False)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"another seeds, algorithm\.beta;.*--fresh"):
+        run_folder.prepare(experiment(tmp_path, seeds=3, algorithm={"beta": 0.7}), fresh=False)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("content", ["", "[", "\xff", "- 1"])
+def test_a_config_that_is_none_is_named_and_fresh_begins_anew(tmp_path, content):
+    config = experiment(tmp_path)
+    (tmp_path / "config.yaml").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"(?s)config\.yaml.*--fresh"):
+        run_folder.prepare(config, fresh=False)
+    run_folder.prepare(config, fresh=True)
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_results_of_something_else_are_not_overwritten(tmp_path):
+    (tmp_path / run_folder.RESULTS).write_text("mine")
+    with pytest.raises(ConfigError, match=r"results\.parquet"):
+        run_folder.prepare(experiment(tmp_path), fresh=False)
+    assert (tmp_path / run_folder.RESULTS).read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"run_folder .*file/run.*can be written"):
+        run_folder.prepare(experiment(tmp_path / "file" / "run"), fresh=False)
+
+
+def test_checkpoints_are_found_again_where_the_folder_was_moved(tmp_path):
+    config = experiment(tmp_path / "here")
+    finish(config)
+    moved = (tmp_path / "here").rename(tmp_path / "there")
+    assert run_folder.read_checkpoints(moved) == {"step": [moved / "tune" / "step-seed0" / "checkpoint_000000"]}
+
+
+def test_a_run_without_trained_policies_says_how_to_make_them(tmp_path):
+    with pytest.raises(DataError, match=r"mpdf_rllib\.train"):
+        run_folder.read_checkpoints(tmp_path)
