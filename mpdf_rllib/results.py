@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mpdf_rllib.baselines.outcome import Outcome
@@ -46,8 +48,7 @@ class SystemResult:
         return counts / counts.sum() if counts.sum() else None
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A mean with its 95 % bootstrap interval over questions and seeds."""
 
     mean: float
@@ -130,36 +131,38 @@ def results_table(results: list[SystemResult], learned: dict[str, str]) -> Table
         learned: Systems whose paired differences to every row are shown, each a column, with the column's short name.
     """
     by_name = {result.system: result for result in results}
-    first = results[0].correct
+    seeds = len(by_name[next(iter(learned))].outcomes)
     table = Table(
-        title=f"{first.shape[1]} held-out questions; accuracy and differences with 95 % bootstrap intervals "
-        "over questions and seeds; tokens a question",
+        title=f"{results[0].correct.shape[1]} held-out questions, {seeds} seeds; accuracy and differences with 95 % "
+        "bootstrap intervals over questions and seeds; tokens a question",
         title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
     )
-    table.add_column("system", overflow="fold")
-    table.add_column("seeds", justify="right")
-    table.add_column("accuracy")
-    for short in learned.values():
-        table.add_column(f"{short} − row")
-    for name in ("prompt", "cached", "generated"):
-        table.add_column(name, justify="right")
-    table.add_column("P / R / C %", justify="right")
+    for header in ("system", "accuracy", *(f"{short} − row" for short in learned.values())):
+        table.add_column(header, min_width=7, overflow="fold")
+    for header in ("prompt (cached)", "generated", "P/R/C %"):
+        table.add_column(header, min_width=8, overflow="fold", justify="right")
     for result in results:
+        prompt, cached, generated = result.tokens
         shares = result.action_shares
-        differences = [
-            "" if name == result.system else _signed(paired_difference(by_name[name], result)) for name in learned
-        ]
-        estimate = accuracy(result)
         table.add_row(
             result.system,
-            str(len(result.outcomes)),
-            f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]".replace("[", r"\["),
-            *differences,
-            *(f"{tokens:.0f}" for tokens in result.tokens),
-            "" if shares is None else " / ".join(f"{100 * share:.0f}" for share in shares),
+            _shown(accuracy(result)),
+            *(
+                "" if name == result.system else _shown(paired_difference(by_name[name], result), "+")
+                for name in learned
+            ),
+            f"{prompt:.0f} ({cached:.0f})",
+            f"{generated:.0f}",
+            "" if shares is None else "/".join(f"{100 * share:.0f}" for share in shares),
         )
     return table
 
 
-def _signed(estimate: Estimate) -> str:
-    return rf"{estimate.mean:+.3f} \[{estimate.low:+.3f}, {estimate.high:+.3f}]"
+def _shown(estimate: Estimate, sign: str = "") -> str:
+    mean, low, high = (
+        f"{number:{form}.3f}".replace("0.", ".", 1) for number, form in zip(estimate, (sign, "", ""), strict=True)
+    )
+    return rf"{mean} \[{low}, {high}]"

@@ -121,7 +121,7 @@ def _trial_name(trial: Trial) -> str:
 
 
 class _TrialProgress(tune.Callback):
-    """Iterations of all trials together, with the last one's accuracy and action shares."""
+    """Iterations of all trials together, with the last one's accuracy and shares of Persist, Refine and Concede."""
 
     def __init__(self, total: int):
         self._total = total
@@ -130,7 +130,7 @@ class _TrialProgress(tune.Callback):
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("iterations {task.fields[debates]}"),
+            TextColumn("{task.fields[debates]}"),
             TimeElapsedColumn(),
         )
         self._bar = Progress(*columns, console=cli.console)
@@ -145,11 +145,11 @@ class _TrialProgress(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info) -> None:
         debate = result["env_runners"]["debate"]
-        shares = " / ".join(f"{100 * debate[name]:.0f}" for name in ACTIONS)
+        shares = "/".join(f"{100 * debate[name]:.0f}" for name in ACTIONS)
         self._bar.update(
             self._task,
             completed=sum((trial.last_result or {}).get("training_iteration", 0) for trial in trials),
-            debates=f"accuracy {debate['accuracy']:.3f}, Persist / Refine / Concede {shares} %",
+            debates=f"accuracy {debate['accuracy']:.3f}, P/R/C {shares} %",
         )
 
     def on_experiment_end(self, trials: list[Trial], **info) -> None:

@@ -1,4 +1,5 @@
 import io
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +24,8 @@ def system(name: str, *correct: np.ndarray, **kwargs) -> SystemResult:
     return SystemResult(name, tuple(outcome(row, **kwargs) for row in correct))
 
 
-def render(results: list[SystemResult], learned: dict[str, str]) -> str:
-    console = Console(file=io.StringIO(), width=200)
+def render(results: list[SystemResult], learned: dict[str, str], width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width)
     console.print(results_table(results, learned))
     return console.file.getvalue()
 
@@ -153,20 +154,39 @@ def test_the_table_is_a_function_of_the_file(results, tmp_path):
 
 def test_the_table_says_what_the_results_say(results):
     lines = render(results, {"learned": "ours"}).splitlines()
-    assert "40 held-out questions" in lines[0]
+    assert "40 held-out questions, 3 seeds" in lines[0]
     vote, ours, rule = (next(line for line in lines if name in line) for name in ("vote", "learned ", "a rule"))
     for result, line in zip(results, (vote, ours, rule), strict=True):
         estimate = accuracy(result)
-        assert f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]" in line
+        assert short(f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]") in line
     difference = paired_difference(results[1], results[0])
-    assert f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]" in vote
+    assert short(f"{difference.mean:+.3f} [{difference.low:.3f}, {difference.high:.3f}]") in vote
     assert vote.count("[") == rule.count("[") == 2
     assert ours.count("[") == 1  # no difference to itself
-    assert "170" in ours
-    assert "136" in ours
+    assert "170 (136)" in ours
     shares = results[1].action_shares * 100
-    assert f"{shares[0]:.0f} / {shares[1]:.0f} / {shares[2]:.0f}" in ours
-    assert " / " not in vote
+    assert f"{shares[0]:.0f}/{shares[1]:.0f}/{shares[2]:.0f}" in ours
+    assert "/" not in vote
+
+
+def test_perfect_and_hopeless_systems_are_shown_in_full():
+    results = [system("all", np.ones(10, bool)), system("none", np.zeros(10, bool))]
+    text = render(results, {"all": "ours"})
+    assert "1.000 [1.000, 1.000]" in text
+    assert ".000 [.000, .000]" in text
+    assert "+1.000 [1.000, 1.000]" in text
+
+
+def test_a_narrow_terminal_loses_no_number(results):
+    wide, narrow = (render(results, {"learned": "ours"}, width) for width in (200, 80))
+    assert max(map(len, narrow.splitlines())) <= 80
+    numbers = re.compile(r"[+-]?\d*\.\d{3}")
+    assert sorted(numbers.findall(narrow)) == sorted(numbers.findall(wide)) != []
+    assert "…" not in narrow
+
+
+def short(numbers: str) -> str:
+    return numbers.replace("0.", ".")
 
 
 def test_files_without_results_are_named(tmp_path):
