@@ -134,7 +134,7 @@ def results_table(results: list[SystemResult], learned: dict[str, str]) -> Table
     seeds = len(by_name[next(iter(learned))].outcomes)
     table = Table(
         title=f"{results[0].correct.shape[1]} held-out questions, {seeds} seeds; accuracy and differences with 95 % "
-        "bootstrap intervals over questions and seeds; tokens a question",
+        "bootstrap intervals over questions and seeds; tokens a question; shares of Persist, Refine, Concede",
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
