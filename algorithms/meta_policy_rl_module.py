@@ -45,7 +45,9 @@ class MetaPolicyRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
             return {TARGET_NETWORK_ACTION_DIST_INPUTS: self.reference(batch[Columns.OBS])}
 
     def freeze_reference(self) -> None:
-        """Makes the present policy the reference; exploration follows the policy from now on."""
+        """Makes the present policy the reference, once; exploration follows the policy from now on."""
+        if self.reference_frozen:
+            return
         self.reference.load_state_dict(self.policy.state_dict())
         self.reference_frozen.fill_(True)
 

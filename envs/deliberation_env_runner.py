@@ -18,8 +18,8 @@ from mpdf_rllib.envs.deliberation_vector_env import DeliberationVectorEnv
 class DeliberationEnvRunner(MultiAgentEnvRunner):
     """Steps all its debates together.
 
-    RLlib's runner makes one env a debate and resets them one by one, and passes the same seed to every reset: training
-    would see one fixed set of debates.
+    RLlib's runner makes one env a debate, checks it by a reset of its own and resets them one by one, a model call
+    each, and passes the same seed to every reset: training would see one fixed set of debates.
     """
 
     env: DeliberationVectorEnv

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from mpdf_rllib.engine import Engine, RecordingEngine
 from mpdf_rllib.envs.credit import CreditKind
@@ -32,7 +32,7 @@ class QuestionsConfig(Section):
     """Number of training questions."""
     test: Annotated[int, Field(ge=1)]
     """Number of held-out questions, about other numbers than the training questions'."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Of the draw."""
 
 
@@ -43,8 +43,8 @@ class TeamConfig(Section):
     """The packaged model, a local folder in Hugging Face's layout, or a hub id."""
     agents: Annotated[int, Field(ge=2, le=16)] = 3
     """N [paper: 3]."""
-    rounds: Annotated[int, Field(ge=1, le=16)] = 3
-    """T [paper: 3]."""
+    rounds: Annotated[int, Field(ge=1, le=8)] = 3
+    """T [paper: 3]; the best of 3^T fixed schedules is searched for."""
     prompt: Literal["auto", "chat", "completion"] = "auto"
     """Chat turns, plain text to complete, or chat where the model's tokenizer has a chat template."""
     critic: bool = True
@@ -59,7 +59,16 @@ class EngineConfig(Section):
     kind: Literal["vllm", "scripted"] = "vllm"
     """vLLM in this process, or a scripted stand-in without a model, for tests alone."""
     args: dict[str, Any] = {}
-    """vLLM's own engine arguments, by vLLM's names; of the scripted engine, its `delay`."""
+    """vLLM's own engine arguments, by vLLM's names; of the scripted engine, its `delay` in seconds."""
+
+    @field_validator("args")
+    @classmethod
+    def _are_scripted(cls, args: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if info.data.get("kind") == "scripted" and not all(
+            name == "delay" and isinstance(value, int | float) for name, value in args.items()
+        ):
+            raise ValueError("the scripted engine takes a delay in seconds and nothing else")
+        return args
 
 
 class CreditConfig(Section):
@@ -91,6 +100,13 @@ class AlgorithmSection(Section):
     heads: Annotated[int, Field(ge=1)] = 2
     """Of its attention; divides `dim`."""
 
+    @field_validator("heads")
+    @classmethod
+    def _divides_dim(cls, heads: int, info: ValidationInfo) -> int:
+        if info.data.get("dim", heads) % heads:
+            raise ValueError(f"it does not divide algorithm.dim, {info.data['dim']}")
+        return heads
+
 
 class ExperimentConfig(Section):
     """One experiment."""
@@ -107,12 +123,12 @@ class ExperimentConfig(Section):
     engine: EngineConfig = EngineConfig()
     algorithm: AlgorithmSection = AlgorithmSection()
 
-    @field_validator("algorithm")
+    @field_validator("run_folder")
     @classmethod
-    def _heads_divide_dim(cls, algorithm: AlgorithmSection) -> AlgorithmSection:
-        if algorithm.dim % algorithm.heads:
-            raise ValueError(f"heads {algorithm.heads} does not divide dim {algorithm.dim}")
-        return algorithm
+    def _is_local(cls, run_folder: str | None) -> str | None:
+        if run_folder and "://" in run_folder:
+            raise ValueError("a run folder is a local folder; only the recording may be a URL")
+        return run_folder
 
     @property
     def run_path(self) -> Path:
@@ -187,6 +203,16 @@ class ExperimentConfig(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML takes the last without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> ExperimentConfig:
     """Reads a config file and resolves its places.
 
@@ -198,7 +224,7 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Exper
         ConfigError: Names every wrong key at once, with its value and, for an unknown one, the nearest known.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"config {path}: {error.strerror}; give an existing YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

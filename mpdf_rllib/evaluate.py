@@ -10,7 +10,7 @@ import torch
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from mpdf_rllib import cli
+from mpdf_rllib import cli, run_folder
 from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.algorithms.softrankpo import POLICY
 from mpdf_rllib.baselines.bounds import fit_calibration, informed_ceiling, oracle
@@ -22,9 +22,9 @@ from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.envs.debate_batch import Observation
+from mpdf_rllib.errors import DataError
 from mpdf_rllib.record import RecordedTrees, record
 from mpdf_rllib.results import SystemResult, results_table, write_results
-from mpdf_rllib.run_folder import RESULTS, read_checkpoints
 
 WARM_START = "MPDF, warm start"
 CREDIT_LABELS = {"step": "paper's credit", "outcome": "soft outcome"}
@@ -37,7 +37,7 @@ def evaluate(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResul
         DataError: The run has no trained checkpoints yet.
     """
     results = [*_rules(trees), *_learned(config, trees), *_bounds(trees)]
-    write_results(config.run_path / RESULTS, results, [question.id for question in trees.test.questions])
+    write_results(config.run_path / run_folder.RESULTS, results, [question.id for question in trees.test.questions])
     return results
 
 
@@ -89,7 +89,7 @@ def _rules(trees: RecordedTrees) -> list[SystemResult]:
 def _learned(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResult]:
     warm_starts: list[Outcome] = []
     results = []
-    for kind, paths in read_checkpoints(config.run_path).items():
+    for kind, paths in run_folder.read_checkpoints(config.run_path).items():
         modules = [load_module(path) for path in paths]
         if not warm_starts:
             warm_starts = [play(trees.test, greedy(module.reference)) for module in modules]
@@ -106,10 +106,16 @@ def _bounds(trees: RecordedTrees) -> list[SystemResult]:
 
 
 def load_module(checkpoint: Path) -> RLModule:
-    """The trained RLModule of a checkpoint, policy and reference."""
-    return RLModule.from_checkpoint(
-        checkpoint / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / POLICY
-    )
+    """The trained RLModule of a checkpoint, policy and reference.
+
+    Raises:
+        DataError: There is none, or it was damaged.
+    """
+    path = checkpoint / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / POLICY
+    try:
+        return RLModule.from_checkpoint(path)
+    except Exception as error:  # unpickling raises anything
+        raise DataError(f"{path} holds no policy that can be read ({error}); `train --fresh` trains anew") from error
 
 
 def _label(kind: CreditKind) -> str:
@@ -124,7 +130,8 @@ def print_table(config: ExperimentConfig, results: list[SystemResult]) -> None:
 
 
 def _command(config: ExperimentConfig, options: argparse.Namespace) -> None:
-    read_checkpoints(config.run_path)
+    run_folder.check(config)
+    run_folder.read_checkpoints(config.run_path)
     print_table(config, evaluate(config, record(config)))
 
 

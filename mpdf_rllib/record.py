@@ -14,6 +14,7 @@ from mpdf_rllib.engine import RecordingEngine, run
 from mpdf_rllib.engine.recording import owner
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.envs.team import Team
+from mpdf_rllib.errors import ConfigError
 
 FRESH_SAMPLES = 6
 """First answers a question, in the agents' turn, for the votes over more samples; the first N are the trees' roots."""
@@ -44,16 +45,17 @@ def record(config: ExperimentConfig, shard: tuple[int, int] = (0, 1)) -> Recorde
         shard: (index, number): only the questions that this shard owns, so that several machines can share the work.
 
     Raises:
+        ConfigError: The shard owns no question.
         EngineError: The engine failed; what it made before is recorded.
     """
     team = config.make_team()
     train, test = (
         [q for q in config.questions_of(split) if owner(q.id, shard[1]) == shard[0]] for split in ("train", "test")
     )
+    if not train + test:
+        raise ConfigError(f"--shard {shard[0]}/{shard[1]}: it owns no question; take fewer shards")
     trees = team.tree(train), team.tree(test), team.fresh_tree(test, FRESH_SAMPLES)
     engine = config.make_engine()
-    for name in engine.skipped:
-        cli.console.print(f"[yellow]recording: {name} cannot be read; its generations are made again[/]")
     run(_fill(engine, team, trees))
     return RecordedTrees(*trees, made=engine.made)
 

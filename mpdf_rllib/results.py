@@ -62,12 +62,12 @@ def accuracy(result: SystemResult) -> Estimate:
 
 
 def paired_difference(result: SystemResult, other: SystemResult) -> Estimate:
-    """Accuracy of one system less another's on the same questions; seeds are drawn for each by itself."""
+    """Accuracy of one system less another's on the same questions; on the same seeds, where both have as many."""
     return _bootstrap(result.correct, other.correct)
 
 
 def _bootstrap(correct: np.ndarray, other: np.ndarray | None = None) -> Estimate:
-    """Percentile bootstrap: questions are drawn once for both systems, seeds for each."""
+    """Percentile bootstrap: questions are drawn once for both systems, and so are seeds where both have as many."""
     rng = np.random.default_rng(0)
     n = correct.shape[1]
     questions = rng.multinomial(n, np.full(n, 1 / n), REPLICATES) / n
@@ -76,9 +76,12 @@ def _bootstrap(correct: np.ndarray, other: np.ndarray | None = None) -> Estimate
         seeds = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), REPLICATES) / len(values)
         return ((seeds @ values) * questions).sum(1)
 
-    means, mean = replicates(correct), correct.mean()
-    if other is not None:
-        means, mean = means - replicates(other), mean - other.mean()
+    if other is None:
+        means, mean = replicates(correct), correct.mean()
+    elif len(other) == len(correct):
+        means, mean = replicates(correct - other), (correct - other).mean()
+    else:
+        means, mean = replicates(correct) - replicates(other), correct.mean() - other.mean()
     low, high = np.quantile(means, (0.025, 0.975))
     return Estimate(float(mean), float(low), float(high))
 

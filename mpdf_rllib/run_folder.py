@@ -32,22 +32,41 @@ def prepare(config: ExperimentConfig, fresh: bool) -> None:
         ConfigError: It holds a run with other settings, holds files of that name but no run, or cannot be written.
     """
     path = config.run_path
-    file = path / CONFIG
     results = [path / name for name in (RESULTS, CHECKPOINTS, TUNE)]
+    begun = [old.name for old in results if old.exists()]
     try:
-        if fresh and file.exists():
+        if begun and not (path / CONFIG).exists():
+            raise ConfigError(
+                f"run_folder {path}: it holds {', '.join(begun)} but no {CONFIG}, so no run; give another folder"
+            )
+        if fresh:
             for old in results:
                 shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
-        elif file.exists():
-            _check_same(config, file)
-        elif foreign := [old.name for old in results if old.exists()]:
-            raise ConfigError(
-                f"run_folder {path}: it holds {', '.join(foreign)} but no {CONFIG}, so no run; give another folder"
-            )
+        elif begun:
+            check(config)
         path.mkdir(parents=True, exist_ok=True)
-        _write(file, config.to_yaml())
+        _write(path / CONFIG, config.to_yaml())
     except OSError as error:
         raise ConfigError(f"run_folder {path}: {error}; give a folder that can be written") from error
+
+
+def check(config: ExperimentConfig) -> None:
+    """Checks that the folder's run is one of this config; the folder may have been moved.
+
+    Raises:
+        ConfigError: It has other settings.
+        DataError: There is no run.
+    """
+    file = config.run_path / CONFIG
+    remedy = "give another run_folder, or `train --fresh` to begin it anew (the recording is kept)"
+    try:
+        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(_no_policies(config.run_path, error)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"run_folder {config.run_path}: its {CONFIG} is not YAML ({error}); {remedy}") from error
+    if changed := _changed_keys(_without_place(before), _without_place(config.model_dump(mode="json"))):
+        raise ConfigError(f"run_folder {config.run_path}: it holds a run with another {', '.join(changed)}; {remedy}")
 
 
 def write_checkpoints(run_path: Path, checkpoints: dict[CreditKind, list[Path]]) -> None:
@@ -60,25 +79,28 @@ def read_checkpoints(run_path: Path) -> dict[CreditKind, list[Path]]:
     """The run's last checkpoints by kind of credit, in the order of their seeds.
 
     Raises:
-        DataError: Training is not finished.
+        DataError: Training is not finished, or the file was damaged.
     """
     try:
         named = json.loads((run_path / CHECKPOINTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{run_path} holds no trained policies ({error}); run `python -m mpdf_rllib.train` first"
-        ) from error
-    return {kind: [run_path / path for path in paths] for kind, paths in named.items()}
+        return {kind: [run_path / path for path in paths] for kind, paths in named.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(_no_policies(run_path, error)) from error
 
 
-def _check_same(config: ExperimentConfig, file: Path) -> None:
-    remedy = "give another run_folder, or --fresh to begin it anew (the recording is kept)"
-    try:
-        before = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"run_folder {config.run_path}: its {CONFIG} is not YAML ({error}); {remedy}") from error
-    if changed := _changed_keys(before, config.model_dump(mode="json")):
-        raise ConfigError(f"run_folder {config.run_path}: it holds a run with another {', '.join(changed)}; {remedy}")
+def _no_policies(run_path: Path, error: Exception) -> str:
+    return f"{run_path} holds no trained policies ({error}); run `python -m mpdf_rllib.train` first"
+
+
+def _without_place(values: Any) -> Any:
+    """The settings with the recording's place relative to the run folder's, so that both may be moved."""
+    if not (isinstance(values, dict) and isinstance(values.get("recording"), str)):
+        return values
+    run, recording = str(values.get("run_folder")), values["recording"]
+    return values | {
+        "run_folder": None,
+        "recording": recording if "://" in recording else os.path.relpath(recording, run),
+    }
 
 
 def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:

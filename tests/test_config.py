@@ -64,6 +64,7 @@ def test_overrides_have_the_types_of_yaml(file):
             "team.critic=true",
             "team.temperature=0.5",
             "questions.families=[addition]",
+            "engine.kind=vllm",
             "engine.args.enforce_eager=true",
             "engine.args.compilation_config={level: 0}",
             "algorithm.credits.outcome={token_price: 0.001}",
@@ -106,7 +107,12 @@ def test_overrides_have_the_types_of_yaml(file):
         ("algorithm.tau=0", "algorithm.tau: 0: input should be greater than 0"),
         ("algorithm.beta=.nan", "algorithm.beta: nan"),
         ("algorithm.beta=.inf", "algorithm.beta: inf"),
-        ("algorithm.heads=5", "heads 5 does not divide dim 48"),
+        ("algorithm.heads=5", "algorithm.heads: 5: value error, it does not divide algorithm.dim, 48"),
+        ("questions.seed=-1", "questions.seed: -1"),
+        ("team.rounds=9", "team.rounds: 9"),
+        ("run_folder=s3://bucket/run", "run_folder: 's3://bucket/run'"),
+        ("engine.args.dealy=1", "engine.args: {'dealy': 1}"),
+        ("engine.args.delay=long", "engine.args: {'delay': 'long'}"),
         ("algorithm.credits={}", "algorithm.credits: {}"),
         ("questions.families=[addition, division]", "questions.families.1: 'division'"),
         ("questions.families=[]", "questions.families: []"),
@@ -221,6 +227,17 @@ def test_a_missing_file_is_one_message_and_status_2(tmp_path):
     assert result.returncode == 2
     expected = "error: config no/such[old]/file.yaml: No such file or directory; give an existing YAML file\n"
     assert result.stderr == expected
+
+
+def test_a_key_given_twice_is_named(file):
+    file.write_text(file.read_text() + "seeds: 3\nseeds: 4\n")
+    assert "'seeds' is given twice" in complaint(file)
+
+
+def test_a_shard_without_questions_is_named(file, tmp_path):
+    result = command("record", "--config", file, "--shard", "99999/100000", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--shard 99999/100000: it owns no question" in result.stderr
 
 
 def test_places_do_not_depend_on_where_a_trial_runs(file, monkeypatch):

@@ -1,4 +1,6 @@
+import asyncio
 import gc
+import signal
 import threading
 from functools import partial
 
@@ -43,3 +45,19 @@ def test_a_session_may_end_on_the_event_loop_itself(close):
     assert not thread.is_alive()
     run(ScriptedEngine(answer_like_a_small_model).close())  # what was scheduled before has run by now
     assert ClosedEngine.closed == ["mpdf-event-loop"]
+
+
+def test_what_ctrl_c_cancels_is_closed_before_the_caller_goes_on():
+    closed, closing = [], threading.Event()
+
+    async def interrupted() -> None:
+        try:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.to_thread(closing.wait, 0.2)
+            closed.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupted())
+    assert closed

@@ -190,6 +190,12 @@ def test_of_duplicates_the_first_file_wins(tmp_path: Path) -> None:
     assert replay(tmp_path / "both", [make_request()])[0].text == "first"
 
 
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "re[1]*?"
+    generations = record(folder, requests_of(2), ScriptedEngine(echo))
+    assert replay(folder, requests_of(2)) == generations
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "text"])
 def test_an_unreadable_file_is_named_skipped_and_made_again(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture

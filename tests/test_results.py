@@ -92,6 +92,17 @@ def test_the_paired_difference_of_one_run_each_is_the_bootstrap_of_the_differenc
     assert difference.high - difference.low < 0.7 * (alone.high - alone.low)
 
 
+def test_seeds_are_paired_where_both_have_as_many():
+    """Trials of different worth, each better by the same ten questions of a hundred."""
+    before = np.arange(100) < np.array([20, 40, 60, 80])[:, None]
+    after = before | (np.arange(100) >= 90)
+    difference = paired_difference(system("after", *after), system("before", *before))
+    assert difference.mean == pytest.approx(0.1)
+    assert difference.high - difference.low < 0.15
+    shorter = paired_difference(system("after", *after), system("before", *before[:3]))
+    assert shorter.high - shorter.low > 0.3
+
+
 def test_equal_systems_do_not_differ():
     correct = np.random.default_rng(7).random(200) < 0.6
     one, two = system("one", correct), system("two", correct)

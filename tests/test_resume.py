@@ -166,6 +166,25 @@ def test_other_settings_in_the_same_run_folder_are_refused_by_name(trained):
     assert contents(experiment.run) == before
 
 
+def test_evaluate_leaves_the_results_of_other_settings_alone(trained):
+    experiment, _ = trained
+    before = contents(experiment.run)
+    for setting in ("questions.test=15", "algorithm.credits={outcome: {}}"):
+        assert setting.partition("=")[0] in experiment.finish("evaluate", "--set", setting, status=2).stderr
+    assert contents(experiment.run) == before
+
+
+def test_a_damaged_policy_is_named(trained, tmp_path):
+    experiment, _ = trained
+    copy = Experiment(tmp_path, CONFIG)
+    shutil.copytree(experiment.run, copy.run)
+    shutil.copytree(experiment.recording, copy.recording)
+    for state in copy.run.rglob("module_state*"):
+        state.write_bytes(state.read_bytes()[:-40])
+    ended = copy.finish("evaluate", status=2)
+    assert str(copy.run) in ended.stderr and "--fresh" in ended.stderr and "Traceback" not in ended.stderr
+
+
 def test_fresh_begins_anew_and_keeps_the_recording(trained, tmp_path):
     experiment, _ = trained
     copy = Experiment(tmp_path, CONFIG)

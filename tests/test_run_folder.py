@@ -64,11 +64,29 @@ def test_the_same_config_goes_on_and_another_is_refused_with_every_changed_key(t
 @pytest.mark.parametrize("content", ["", "[", "\xff", "- 1"])
 def test_a_config_that_is_none_is_named_and_fresh_begins_anew(tmp_path, content):
     config = experiment(tmp_path)
+    finish(config)
     (tmp_path / "config.yaml").write_bytes(content.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"(?s)config\.yaml.*--fresh"):
         run_folder.prepare(config, fresh=False)
     run_folder.prepare(config, fresh=True)
     assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_a_run_that_got_nowhere_may_be_corrected(tmp_path):
+    run_folder.prepare(experiment(tmp_path, seeds=3), fresh=False)
+    corrected = experiment(tmp_path, seeds=2)
+    run_folder.prepare(corrected, fresh=False)
+    assert load_config(tmp_path / "config.yaml") == corrected
+
+
+def test_a_moved_run_goes_on_and_one_of_another_recording_does_not(tmp_path):
+    finish(experiment(tmp_path / "here"))
+    (tmp_path / "here").rename(tmp_path / "there")
+    run_folder.prepare(experiment(tmp_path / "there"), fresh=False)
+    with pytest.raises(ConfigError, match="another recording;"):
+        run_folder.prepare(experiment(tmp_path / "there", recording=str(tmp_path / "other")), fresh=False)
+    with pytest.raises(ConfigError, match="another recording;"):
+        run_folder.prepare(experiment(tmp_path / "there", recording="s3://bucket/other"), fresh=False)
 
 
 def test_results_of_something_else_are_not_overwritten(tmp_path):
@@ -91,6 +109,11 @@ def test_checkpoints_are_found_again_where_the_folder_was_moved(tmp_path):
     assert run_folder.read_checkpoints(moved) == {"step": [moved / "tune" / "step-seed0" / "checkpoint_000000"]}
 
 
-def test_a_run_without_trained_policies_says_how_to_make_them(tmp_path):
+@pytest.mark.parametrize("content", [None, "", "[1]", '{"step": 1}', '{"step": [1]}'])
+def test_a_run_without_trained_policies_says_how_to_make_them(tmp_path, content):
+    if content is not None:
+        (tmp_path / run_folder.CHECKPOINTS).write_text(content)
     with pytest.raises(DataError, match=r"mpdf_rllib\.train"):
         run_folder.read_checkpoints(tmp_path)
+    with pytest.raises(DataError, match=r"mpdf_rllib\.train"):
+        run_folder.check(experiment(tmp_path))

@@ -155,7 +155,7 @@ class TestRLModule:
         acting.set_state(learning.get_state(inference_only=True))
         assert torch.equal(logits_of(acting, observation()), logits_of(learning, observation()))
 
-    def test_training_moves_the_policy_and_not_the_reference(self, module):
+    def test_neither_training_nor_freezing_again_moves_the_reference(self, module):
         module.freeze_reference()
         frozen = clones(module.reference)
         optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.1)
@@ -164,6 +164,8 @@ class TestRLModule:
         optimizer.step()
         assert_equal(clones(module.reference), frozen)
         assert not torch.equal(module.policy.query.weight, frozen["query.weight"])
+        module.freeze_reference()
+        assert_equal(clones(module.reference), frozen)
 
 
 class TrainedRun:

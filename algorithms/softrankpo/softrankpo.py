@@ -36,7 +36,7 @@ def map_to_shared_policy(agent_id, episode, **kwargs) -> str:
 
 
 class SoftRankPOConfig(AlgorithmConfig):
-    """Configures SoftRankPO for any env whose infos hold `action_rewards`, a vector of the rewards of all actions."""
+    """Configures SoftRankPO for a `DeliberationEnv`."""
 
     def __init__(self, algo_class=None):
         super().__init__(algo_class=algo_class or SoftRankPO)
@@ -56,8 +56,6 @@ class SoftRankPOConfig(AlgorithmConfig):
         self.env_runner_cls = DeliberationEnvRunner
         # RLlib drops what takes longer; a language model may take this long.
         self.sample_timeout_s = 3600.0
-        # RLlib's check resets every env by itself: a model call each.
-        self.disable_env_checking = True
         self.callbacks_class = DebateMetrics
         self.policies = {POLICY}
         self.policy_mapping_fn = map_to_shared_policy

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
+_CLOSING_SECONDS = 30.0
+
 # Reentrant: the garbage collector may call `finish` at any point.
 _starting = threading.RLock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -18,16 +20,26 @@ _owner: int | None = None
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
     """Runs a coroutine on the process's background event loop and returns its result.
 
-    Ctrl-C in the caller cancels the coroutine. Not to be called from a coroutine that runs on that loop.
+    Ctrl-C in the caller cancels the coroutine, which then has `_CLOSING_SECONDS` to close what it opened; a second
+    Ctrl-C does not wait. Not to be called from a coroutine that runs on that loop.
 
     Raises:
         Whatever the coroutine raises.
     """
-    future = asyncio.run_coroutine_threadsafe(coroutine, _background_loop())
+    ended = threading.Event()
+
+    async def to_its_end() -> Result:
+        try:
+            return await coroutine
+        finally:
+            ended.set()
+
+    future = asyncio.run_coroutine_threadsafe(to_its_end(), _background_loop())
     try:
         return future.result()
     except BaseException:
         future.cancel()
+        ended.wait(_CLOSING_SECONDS)
         raise
 
 

@@ -229,4 +229,9 @@ def _has_chat_template(folder: Path) -> bool:
     if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
         return True
     settings = folder / "tokenizer_config.json"
-    return settings.is_file() and bool(json.loads(settings.read_text(encoding="utf-8")).get("chat_template"))
+    try:
+        return settings.is_file() and bool(json.loads(settings.read_text(encoding="utf-8")).get("chat_template"))
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"team.model: {str(settings)!r} is not a tokenizer's config ({error}). Copy the model's folder again."
+        ) from error

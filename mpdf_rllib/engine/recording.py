@@ -208,7 +208,8 @@ class RecordingEngine:
 
     def _load(self) -> dict[str, Generation]:
         known: dict[str, Generation] = {}
-        for path in sorted(self._files.glob(f"{self._root}/*.parquet")):
+        there = self._files.ls(self._root, detail=False) if self._files.exists(self._root) else []
+        for path in sorted(path for path in there if _is_recording(path)):
             try:
                 with self._files.open(path, "rb") as stream:
                     for key, generation in _rows(pq.ParquetFile(stream).read(["key", *_GENERATION])):
@@ -217,12 +218,17 @@ class RecordingEngine:
                 name = path.rsplit("/", 1)[-1]
                 self.skipped.append(name)
                 _logger.warning(
-                    "Recording %s: skipped %s, which cannot be read (%s); its generations are made again.",
+                    "Recording %s: skipped %s, which cannot be read (%s); what it alone holds is made again.",
                     self._folder,
                     name,
                     str(error).splitlines()[0] if str(error) else type(error).__name__,
                 )
         return known
+
+
+def _is_recording(path: str) -> bool:
+    name = path.rsplit("/", 1)[-1]
+    return name.endswith(".parquet") and not name.startswith(".")
 
 
 def request_key(fingerprint: str, request: GenerationRequest) -> str:
