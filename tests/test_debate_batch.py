@@ -219,6 +219,17 @@ def test_fresh_samples_go_round_the_agents():
     assert all((place.refiner, place.depth) == (place.root, 0) for place in places)
 
 
+def test_all_requests_are_sampled_as_the_team_says_and_solutions_know_their_depth():
+    script = Script()
+    debates = script.debates(Team(critic=False, temperature=0.7, top_p=0.9))
+    debates.reset([0])
+    debates.step([[REFINE, REFINE, REFINE]])
+    assert {(r.sampling.temperature, r.sampling.top_p) for r in script.requests} == {(0.7, 0.9)}
+    depth = [feature.name for feature in FEATURES].index("depth")
+    assert debates.tree.features[0, debates.node[0], depth] == pytest.approx(1 / 3)
+    assert debates.tree.features[0, [0, 4, 8], depth].tolist() == [0, 0, 0]
+
+
 def test_chat_teams_send_turns():
     script = Script()
     script.debates(Team(chat=True)).reset([0])

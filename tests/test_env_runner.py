@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from rllib_fixtures import small_config
 
 from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
@@ -79,6 +80,7 @@ def test_episodes_are_whole_debates_with_what_the_env_returned(runner):
 
 
 def test_metrics_describe_the_debates(runner):
+    torch.manual_seed(1)  # under which neither mean reward is zero
     episodes = runner.sample()
     debate = runner.get_metrics()["debate"]
     finals = [episode.agent_episodes["agent_0"].get_infos(-1) for episode in episodes]
@@ -88,3 +90,6 @@ def test_metrics_describe_the_debates(runner):
     assert measured["generated_tokens"] == pytest.approx(np.mean([info["generated_tokens"] for info in finals]))
     shares = [measured[name] for name in ("persist", "refine", "concede")]
     assert shares == pytest.approx(np.bincount(actions, minlength=3) / len(actions))
+    infos = [i for episode in episodes for agent in episode.agent_episodes.values() for i in agent.get_infos()[1:]]
+    for term in ("r_local", "r_global"):
+        assert measured[term] == pytest.approx(np.mean([info[term] for info in infos])) != 0

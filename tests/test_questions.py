@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpdf_rllib.errors import ConfigError, DataError
+from mpdf_rllib.prompts import load_prompts
 from mpdf_rllib.questions import Question, generate_questions, parse_answer
 
 FAMILIES = ["multiplication", "addition", "arithmetic"]
@@ -64,6 +65,12 @@ def test_texts_and_ids_are_distinct_and_families_take_turns(splits):
         assert {q.kind for q in questions} == {"number"}
     counts = Counter(q.source for q in generate_questions(["addition", "arithmetic"], "train", 25))
     assert counts == {"addition": 13, "arithmetic": 12}
+
+
+@pytest.mark.parametrize(("split", "all_but_the_shown"), [("train", 102), ("test", 208)])
+def test_no_question_is_asked_that_the_prompts_answer(split, all_but_the_shown):
+    asked = {question.text for question in generate_questions(["arithmetic"], split, all_but_the_shown)}
+    assert not asked & load_prompts("arithmetic").questions
 
 
 def test_the_draw_is_its_seeds():
