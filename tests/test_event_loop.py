@@ -2,6 +2,7 @@ import asyncio
 import gc
 import signal
 import threading
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -47,13 +48,21 @@ def test_a_session_may_end_on_the_event_loop_itself(close):
     assert ClosedEngine.closed == ["mpdf-event-loop"]
 
 
-def test_what_ctrl_c_cancels_is_closed_before_the_caller_goes_on():
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt also where the tests run in the background, whose processes ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_what_ctrl_c_cancels_is_closed_before_the_caller_goes_on(ctrl_c):
     closed, closing = [], threading.Event()
 
     async def interrupted() -> None:
         try:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-            await asyncio.Event().wait()
+            await asyncio.wait_for(asyncio.Event().wait(), 20)
         finally:
             await asyncio.to_thread(closing.wait, 0.2)
             closed.append(True)
