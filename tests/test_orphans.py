@@ -16,10 +16,12 @@ LOAD_SECONDS = 300.0
 END_SECONDS = 20.0
 
 DRIVER = """
-import threading, time
+import signal, threading, time
 from mpdf_rllib.engine import GenerationRequest, Position, SamplingParameters, generate_many, run
 from mpdf_rllib.engine.vllm_engine import VLLMEngine
 
+# Processes in the background ignore Ctrl-C, and so would the driver of tests that run there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 engine = VLLMEngine("smollm2-135m-instruct")
 
 def tell_mark():
