@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from mpdf_rllib.envs.debate import NUM_ACTIONS, reference_share
+from mpdf_rllib.envs.debate import reference_share
 from mpdf_rllib.envs.debate_batch import DebateBatch, Observation, Rewards
 
 CreditKind = Literal["step", "outcome"]
@@ -41,7 +41,8 @@ def outcome_credit(
     """What the debate comes to where one agent takes an action now and all follow the policy after [ours].
 
     The outcome is soft: the reference answer's share of the final vote, weighted by each solution's calibrated
-    probability of being correct (its confidence without calibration).
+    probability of being correct (its confidence without calibration). Where there are several refinements, it is the
+    mean over which of them the agent gets; what all get after is drawn.
 
     Args:
         debates: Before the round; not changed.
@@ -52,11 +53,13 @@ def outcome_credit(
     Returns:
         The outcome in [0, 1] and the debate's generated tokens, float64, each of shape (B, N, K), NaN where illegal.
     """
-    legal = debates.candidates() >= 0
-    row, agent, action = np.nonzero(legal)
+    possible = debates.candidates() >= 0
+    row, agent, action, draw = np.nonzero(possible)
+    index = np.arange(len(row))
     alternatives = actions[row]
-    alternatives[np.arange(len(row)), agent] = action
+    alternatives[index, agent] = action
     future = debates.fork(row)
+    future.draw[index, agent] = draw
     future.step(alternatives)
     while not future.done:
         future.step(policy(future.observe()))
@@ -64,10 +67,10 @@ def outcome_credit(
         weight = future.confidence
     else:
         weight = calibration(future.tree.features[future.question[:, None], future.node])
-    outcome, tokens = np.full((2, *actions.shape, NUM_ACTIONS), np.nan)
-    outcome[row, agent, action] = reference_share(future.answer_class, weight)
-    tokens[row, agent, action] = future.tokens[:, 2]
-    return outcome, tokens
+    outcome, tokens = np.full((2, *possible.shape), np.nan)
+    outcome[possible] = reference_share(future.answer_class, weight)
+    tokens[possible] = future.tokens[:, 2]
+    return outcome.mean(-1), tokens.mean(-1)
 
 
 def merge_ties(rewards: np.ndarray, tolerance: float) -> np.ndarray:

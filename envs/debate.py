@@ -1,8 +1,8 @@
 """The debate's rules as pure functions over a batch of debates.
 
-Shapes: B debates, N agents, K actions. `answer_class` holds an integer per agent, equal for equivalent answers,
-`CORRECT` (0) for the reference answer and `UNPARSED` (-1) for no answer at all, which is equivalent to none.
-`confidence` is in [0, 1]. No model, no randomness, no RLlib.
+Shapes: B debates, N agents, K actions, S refinements of a solution by one agent. `answer_class` holds an integer per
+agent, equal for equivalent answers, `CORRECT` (0) for the reference answer and `UNPARSED` (-1) for no answer at all,
+which is equivalent to none. `confidence` is in [0, 1]. No model, no randomness, no RLlib.
 """
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from mpdf_rllib.envs.solution_tree import CORRECT, UNPARSED
 
 PERSIST, REFINE, CONCEDE = 0, 1, 2
+"""Where an agent may choose whom to concede to, action CONCEDE + j concedes to the j-th of its peers."""
 ACTIONS = ("persist", "refine", "concede")
 NUM_ACTIONS = len(ACTIONS)
 
@@ -20,32 +21,38 @@ def same_answer(answer_class: np.ndarray) -> np.ndarray:
     return (answer_class[..., :, None] == answer_class[..., None, :]) & parsed[..., :, None]
 
 
-def concede_targets(answer_class: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """Whom each agent would concede to: the most confident peer with another answer, the lowest of equals [ours].
+def may_concede(answer_class: np.ndarray) -> np.ndarray:
+    """Which peers each agent may concede to, those with another answer: (..., N) -> bool (..., N, N)."""
+    return ~same_answer(answer_class) & (answer_class != UNPARSED)[..., None, :]
 
-    Peers without an answer are nobody's target.
+
+def concede_targets(answer_class: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """Of the peers that each agent may concede to the most confident, the lowest of equals [ours].
 
     Returns:
         int64, shape (B, N): the peer's index, -1 where no peer has another answer.
     """
-    eligible = ~same_answer(answer_class) & (answer_class != UNPARSED)[..., None, :]
+    eligible = may_concede(answer_class)
     score = np.where(eligible, confidence[..., None, :], -1.0)
     return np.where(eligible.any(-1), score.argmax(-1), -1)
 
 
-def candidate_nodes(node: np.ndarray, child: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Where each action leads: Persist stays, Refine goes to the child, Concede to the node where the target stands.
+def candidate_nodes(node: np.ndarray, refinements: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Where each action leads: Persist stays, Refine goes to a refinement, Concede to the node where its target stands.
 
     Args:
         node: int64, shape (B, N): where the agents stand.
-        child: int64, shape (M,): each node's refinement, -1 at a chain's end.
-        target: int64, shape (B, N): from `concede_targets`.
+        refinements: int64, shape (B, N, S): the S refinements of that node, -1 at a chain's end.
+        targets: int64, shape (B, N, C): whom each Concede adopts, -1 where it is illegal.
 
     Returns:
-        int64, shape (B, N, K); -1 marks an illegal action.
+        int64, shape (B, N, 2 + C, S), the same for all S where the action is not Refine; -1 marks an illegal action.
     """
-    adopted = np.where(target >= 0, np.take_along_axis(node, np.maximum(target, 0), -1), -1)
-    return np.stack([node, child[node], adopted], -1)
+    peers = np.broadcast_to(node[:, None], (*node.shape, node.shape[-1]))
+    adopted = np.where(targets >= 0, np.take_along_axis(peers, np.maximum(targets, 0), -1), -1)
+    samples = refinements.shape[-1]
+    persist, concede = (np.repeat(nodes[..., None], samples, -1) for nodes in (node[..., None], adopted))
+    return np.concatenate([persist, refinements[..., None, :], concede], -2)
 
 
 def consensus(answer_class: np.ndarray, confidence: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
@@ -83,42 +90,35 @@ def consensus_without_each(answer_class: np.ndarray, confidence: np.ndarray) -> 
 
 def action_rewards(
     before: np.ndarray,
+    after: np.ndarray,
+    after_confidence: np.ndarray,
     candidate_class: np.ndarray,
     candidate_confidence: np.ndarray,
-    actions: np.ndarray,
-    legal: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The paper's two reward terms of every action of every agent, given what the peers did.
 
     r_local = [own answer correct after] - [correct before];
-    r_global = [consensus correct] - [consensus correct without this agent], after the actions.
+    r_global = [consensus correct] - [consensus correct without this agent], after the actions. Where an action leads to
+    one of S solutions, both are the means over them [ours].
 
     Args:
         before: int64, shape (B, N): answer classes before the round.
-        candidate_class: int64, shape (B, N, K): the class that each action leads to.
-        candidate_confidence: shape (B, N, K).
-        actions: int64, shape (B, N): what the agents did; legal ones.
-        legal: bool, shape (B, N, K).
+        after: int64, shape (B, N): after it, as the agents acted.
+        after_confidence: shape (B, N).
+        candidate_class: int64, shape (B, N, K, S): the classes that each action may lead to.
+        candidate_confidence: shape (B, N, K, S).
 
     Returns:
-        (r_local, r_global), float64, each of shape (B, N, K), NaN where the action is illegal.
+        (r_local, r_global), float64, each of shape (B, N, K).
     """
-    n, k = candidate_class.shape[-2:]
-    taken = actions[..., None]
-    after = np.take_along_axis(candidate_class, taken, -1)[..., 0]
-    after_confidence = np.take_along_axis(candidate_confidence, taken, -1)[..., 0]
-
-    shape = (*after.shape, k, n)
-    own = np.eye(n, dtype=bool)[:, None, :]
-    alternative = np.where(own, candidate_class[..., None], np.broadcast_to(after[:, None, None, :], shape))
-    confidence = np.where(
-        own, candidate_confidence[..., None], np.broadcast_to(after_confidence[:, None, None, :], shape)
-    )
-
+    own = np.eye(after.shape[-1], dtype=bool)[:, None, None, :]
+    alternative = np.where(own, candidate_class[..., None], after[:, None, None, None, :])
+    confidence = np.where(own, candidate_confidence[..., None], after_confidence[:, None, None, None, :])
+    with_agent = consensus(alternative, confidence) == CORRECT
     without = consensus_without_each(after, after_confidence) == CORRECT
-    r_local = (candidate_class == CORRECT) * 1.0 - (before == CORRECT)[..., None]
-    r_global = (consensus(alternative, confidence) == CORRECT) * 1.0 - without[..., None]
-    return np.where(legal, r_local, np.nan), np.where(legal, r_global, np.nan)
+    r_local = (candidate_class == CORRECT).mean(-1) - (before == CORRECT)[..., None]
+    r_global = with_agent.mean(-1) - without[..., None]
+    return r_local, r_global
 
 
 def reference_share(answer_class: np.ndarray, weight: np.ndarray) -> np.ndarray:

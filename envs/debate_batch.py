@@ -1,17 +1,18 @@
 """The one loop of the debate, over a batch of debates; envs, evaluation and serving adapt it."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from mpdf_rllib.envs.debate import (
     CORRECT,
-    NUM_ACTIONS,
+    REFINE,
     action_rewards,
     candidate_nodes,
     concede_targets,
     consensus,
+    may_concede,
     same_answer,
 )
 from mpdf_rllib.envs.features import DEBATE_FEATURES
@@ -22,13 +23,18 @@ Fill = Callable[[Sequence[tuple[int, int]]], None]
 
 Observation = dict[str, np.ndarray]
 
+Concede = Literal["most_confident", "each"]
+"""Whom an agent may concede to: the most confident peer with another answer [ours], or each, an action a peer."""
+
 
 class Rewards(NamedTuple):
     """The reward terms of every action, float64, each of shape (B, N, K), NaN where illegal.
 
+    Where there are several refinements, those of Refine are means over them.
+
     Attributes:
-        local: r_local of the paper, in {-1, 0, 1}.
-        consensus: r_global of the paper, in {-1, 0, 1}.
+        local: r_local of the paper, in [-1, 1].
+        consensus: r_global of the paper, in [-1, 1].
         tokens: Generated tokens that the action costs: those of a refinement that nobody has asked for before.
     """
 
@@ -46,23 +52,34 @@ class DebateBatch:
         node: int64, shape (B, N): where the agents stand.
         round: Rounds played, 0 to `tree.rounds`.
         visited: bool, shape (B, M): nodes that somebody stood on, and so paid for.
+        rng: Draws which of several refinements an agent gets.
+        draw: int64, shape (B, N): which one that is for an agent that refines in the coming round.
     """
 
-    def __init__(self, tree: SolutionTree, fill: Fill):
+    def __init__(self, tree: SolutionTree, fill: Fill, concede: Concede = "most_confident"):
         """Makes an empty batch; `reset` begins debates.
 
         Args:
             tree: Its roots are the agents.
             fill: Asks the engine for missing nodes; never called for nodes that are there.
+            concede: Whom an agent may concede to.
         """
         self.tree = tree
+        self.concede = concede
+        self.rng = np.random.default_rng(0)
         self._fill = fill
-        self._num_agents = n = len(tree.roots)
+        self._agents = np.arange(len(tree.roots))
+        n = len(self._agents)
         self._others = np.array([[j for j in range(n) if j != i] for i in range(n)])
         self.question = np.zeros(0, np.int64)
-        self.node = np.zeros((0, n), np.int64)
+        self.node = self.draw = np.zeros((0, n), np.int64)
         self.visited = np.zeros((0, tree.num_nodes), bool)
         self.round = 0
+
+    @property
+    def num_actions(self) -> int:
+        """K: Persist, Refine, and Concede, which is one action or one for each peer."""
+        return REFINE + 1 + (1 if self.concede == "most_confident" else len(self._agents) - 1)
 
     def reset(self, questions: Sequence[int] | np.ndarray) -> None:
         """Begins a debate on each of the questions; all first answers are asked for at once.
@@ -71,12 +88,10 @@ class DebateBatch:
             questions: int64, shape (B,): indices into the tree's questions.
         """
         self.question = np.asarray(questions, np.int64)
-        roots = np.arange(self._num_agents) * (self.tree.rounds + 1)
-        self.node = np.broadcast_to(roots, (len(self.question), self._num_agents)).copy()
+        self.node = np.tile(self.tree.roots, (len(self.question), 1))
         self.visited = np.zeros((len(self.question), self.tree.num_nodes), bool)
         self.round = 0
-        self._require(self.node)
-        self._visit()
+        self._arrive()
 
     @property
     def done(self) -> bool:
@@ -101,12 +116,20 @@ class DebateBatch:
     @property
     def tokens(self) -> np.ndarray:
         """int64, shape (B, 3): prompt tokens, of which cached, and generated tokens of the visited nodes."""
-        return (self.visited[..., None] * self.tree.tokens[self.question]).sum(1)
+        return (self.visited[..., None] * self.tree.tokens[self.question, : self.visited.shape[1]]).sum(1)
 
     def candidates(self) -> np.ndarray:
-        """int64, shape (B, N, K): the node that each action leads to, -1 where illegal."""
-        target = concede_targets(self.answer_class, self.confidence)
-        return candidate_nodes(self.node, self.tree.child, target)
+        """int64, shape (B, N, K, S): the node that each action leads to in each of its draws, -1 where illegal."""
+        if self.concede == "most_confident":
+            targets = concede_targets(self.answer_class, self.confidence)[..., None]
+        else:
+            eligible = may_concede(self.answer_class)[:, self._agents[:, None], self._others]
+            targets = np.where(eligible, self._others, -1)
+        return candidate_nodes(self.node, self.tree.refinements(self.node, self._agents), targets)
+
+    def legal(self) -> np.ndarray:
+        """bool, shape (B, N, K)."""
+        return self.candidates()[..., 0] >= 0
 
     def observe(self) -> Observation:
         """What each agent sees.
@@ -118,8 +141,8 @@ class DebateBatch:
         answer_class, confidence = self.answer_class, self.confidence
         same = same_answer(answer_class)
         target = concede_targets(answer_class, confidence)
-        n = self._num_agents
-        agents = np.arange(n)
+        agents = self._agents
+        n = len(agents)
 
         z = np.zeros((*self.node.shape, self.tree.features.shape[-1] + len(DEBATE_FEATURES)), np.float32)
         z[..., : -len(DEBATE_FEATURES)] = self._at(self.tree.features, self.node)
@@ -137,7 +160,7 @@ class DebateBatch:
             "own": z,
             "peers": peers,
             "peer_mask": np.ones(peers.shape[:-1], np.float32),
-            "action_mask": (candidate_nodes(self.node, self.tree.child, target) >= 0).astype(np.float32),
+            "action_mask": self.legal().astype(np.float32),
         }
 
     def rewards(self, actions: np.ndarray) -> Rewards:
@@ -149,20 +172,24 @@ class DebateBatch:
             actions: int64, shape (B, N), legal ones.
         """
         candidates = self.candidates()
-        legal = candidates >= 0
+        legal = candidates[..., 0] >= 0
         self._require(candidates)
-        classes = self._at(self.tree.answer_class, candidates)
-        confidence = self._at(self.tree.confidence, candidates)
-        local, team = action_rewards(self.answer_class, classes, confidence, np.asarray(actions), legal)
-        new = ~np.take_along_axis(self.visited[:, None], np.maximum(candidates, 0), axis=-1)
-        tokens = new * self._at(self.tree.tokens[..., 2], candidates)
-        return Rewards(local, team, np.where(legal, tokens, np.nan))
+        after = self._taken(candidates, np.asarray(actions))
+        local, team = action_rewards(
+            self.answer_class,
+            *(self._at(array, after) for array in (self.tree.answer_class, self.tree.confidence)),
+            *(self._at(array, candidates) for array in (self.tree.answer_class, self.tree.confidence)),
+        )
+        self._widen()
+        new = ~self.visited[np.arange(len(candidates))[:, None, None, None], candidates]
+        tokens = (new * self._at(self.tree.tokens[..., 2], candidates)).mean(-1)
+        return Rewards(*(np.where(legal, term, np.nan) for term in (local, team, tokens)))
 
     def step(self, actions: np.ndarray) -> None:
         """Plays a round; all agents act at once, on what stood at its start.
 
         Args:
-            actions: int64, shape (B, N), legal ones: 0 Persist, 1 Refine, 2 Concede.
+            actions: int64, shape (B, N), legal ones: 0 Persist, 1 Refine, from 2 Concede.
 
         Raises:
             ValueError: An action is illegal, or the debate is over.
@@ -170,9 +197,8 @@ class DebateBatch:
         if self.done:
             raise ValueError("the debate is over; reset it")
         actions = np.asarray(actions, np.int64)
-        exists = (actions >= 0) & (actions < NUM_ACTIONS)
-        chosen = np.take_along_axis(self.candidates(), np.where(exists, actions, 0)[..., None], -1)[..., 0]
-        chosen = np.where(exists, chosen, -1)
+        exists = (actions >= 0) & (actions < self.num_actions)
+        chosen = np.where(exists, self._taken(self.candidates(), np.where(exists, actions, 0)), -1)
         if (chosen < 0).any():
             debate, agent = np.argwhere(chosen < 0)[0]
             raise ValueError(
@@ -182,13 +208,13 @@ class DebateBatch:
         self._require(chosen)
         self.node = chosen
         self.round += 1
-        self._visit()
+        self._arrive()
 
     def fork(self, rows: np.ndarray) -> "DebateBatch":
         """A batch of copies of the given debates, (B',) row indices, that goes on without changing this one."""
-        copy = DebateBatch(self.tree, self._fill)
+        copy = DebateBatch(self.tree, self._fill, self.concede)
         copy.question, copy.node, copy.visited = self.question[rows], self.node[rows], self.visited[rows]
-        copy.round = self.round
+        copy.round, copy.rng, copy.draw = self.round, self.rng, self.draw[rows]
         return copy
 
     def _at(self, array: np.ndarray, node: np.ndarray) -> np.ndarray:
@@ -201,5 +227,19 @@ class DebateBatch:
             question = np.broadcast_to(self.question.reshape(-1, *[1] * (nodes.ndim - 1)), nodes.shape)
             self._fill(sorted(set(zip(question[missing].tolist(), nodes[missing].tolist(), strict=True))))
 
-    def _visit(self) -> None:
+    def _taken(self, candidates: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """The candidates (B, N, K, S) that the actions and the draws pick: (B, N)."""
+        of_action = np.take_along_axis(candidates, actions[..., None, None], -2)[..., 0, :]
+        return np.take_along_axis(of_action, self.draw[..., None], -1)[..., 0]
+
+    def _arrive(self) -> None:
+        """Has everyone's solution there and paid for, and draws for the round that comes."""
+        self._require(self.node)
+        self._widen()
         np.put_along_axis(self.visited, self.node, True, axis=1)
+        self.draw = self.rng.integers(self.tree.child.shape[-1], size=self.node.shape)
+
+    def _widen(self) -> None:
+        """Gives nodes that were numbered since their place in `visited`."""
+        more = self.tree.num_nodes - self.visited.shape[1]
+        self.visited = np.pad(self.visited, ((0, 0), (0, more)))

@@ -3,7 +3,7 @@
 import numpy as np
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
-from mpdf_rllib.envs.debate import ACTIONS
+from mpdf_rllib.envs.debate import ACTIONS, CONCEDE
 
 
 class DebateMetrics(RLlibCallback):
@@ -23,6 +23,6 @@ class DebateMetrics(RLlibCallback):
             "generated_tokens": np.mean([info["generated_tokens"] for info in last]),
             "r_local": np.mean([info["r_local"] for info in infos]),
             "r_global": np.mean([info["r_global"] for info in infos]),
-            **{name: np.mean(actions == action) for action, name in enumerate(ACTIONS)},
+            **{name: np.mean(np.minimum(actions, CONCEDE) == action) for action, name in enumerate(ACTIONS)},
         }
         metrics_logger.log_dict({name: float(mean) for name, mean in means.items()}, key="debate", window=1)

@@ -64,8 +64,8 @@ class DebateSession:
         self._make_engine = engine
         self._engine: Engine | None = None
         self._end_engine: weakref.finalize | None = None
-        self.debates = DebateBatch(team.tree(owned), self.fill)
-        self._rng = np.random.default_rng()
+        self.debates = DebateBatch(team.tree(owned), self.fill, team.concede)
+        self.debates.rng = np.random.default_rng()
         self._queue = np.zeros(0, np.int64)
 
     def reset(self, num_debates: int, seed: int | Sequence[int] | None = None) -> tuple[AgentDicts, AgentDicts]:
@@ -75,10 +75,10 @@ class DebateSession:
             Observations and infos, a dict by agent id for each debate.
         """
         if seed is not None:
-            self._rng = np.random.default_rng(seed)
+            self.debates.rng = np.random.default_rng(seed)
             self._queue = np.zeros(0, np.int64)
         while len(self._queue) < num_debates:
-            passes = self._rng.permutation(len(self.debates.tree.questions))
+            passes = self.debates.rng.permutation(len(self.debates.tree.questions))
             self._queue = np.concatenate([self._queue, passes])
         drawn, self._queue = self._queue[:num_debates], self._queue[num_debates:]
         self.debates.reset(drawn)

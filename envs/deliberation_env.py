@@ -8,7 +8,6 @@ from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.tune.registry import register_env
 
-from mpdf_rllib.envs.debate import NUM_ACTIONS
 from mpdf_rllib.envs.debate_session import DebateSession
 from mpdf_rllib.envs.features import HIGH, LOW
 
@@ -45,17 +44,17 @@ class DeliberationEnv(MultiAgentEnv):
         self.session = DebateSession(**config, shard=shard)
         self.possible_agents = list(self.session.agents)
         self.agents = list(self.possible_agents)
-        peers = len(self.agents) - 1
+        peers, actions = len(self.agents) - 1, self.session.debates.num_actions
         space = Dict(
             {
                 "own": Box(LOW, HIGH),
                 "peers": Box(np.tile(LOW, (peers, 1)), np.tile(HIGH, (peers, 1))),
                 "peer_mask": Box(0, 1, (peers,), np.float32),
-                "action_mask": Box(0, 1, (NUM_ACTIONS,), np.float32),
+                "action_mask": Box(0, 1, (actions,), np.float32),
             }
         )
         self.observation_spaces = dict.fromkeys(self.possible_agents, space)
-        self.action_spaces: dict[str, Discrete] = dict.fromkeys(self.possible_agents, Discrete(NUM_ACTIONS))
+        self.action_spaces: dict[str, Discrete] = dict.fromkeys(self.possible_agents, Discrete(actions))
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed, options=options)

@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from mpdf_rllib.engine.types import Engine, GenerationRequest, Message, Position, SamplingParameters
+from mpdf_rllib.envs.debate_batch import Concede
 from mpdf_rllib.envs.solution import Solution, make_solution
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.prompts import VERDICTS, as_text, load_prompts
 from mpdf_rllib.questions import Question
+
+Refiner = Literal["author", "actor"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,10 @@ class Team:
         critic: Each solution gets a verdict, whose probability is a part of the state.
         temperature: At least 0.
         top_p: In (0, 1].
+        concede: Whom an agent may concede to; see `debate_batch.Concede`.
+        refine_samples: Refinements of a solution by one agent, at least 1: the reward of Refine is their mean, and the
+            one that an agent gets is drawn [ours; 1 in the paper].
+        refiner: Whose model and prompt refine a solution that was conceded to: its author's, or the agent's own [ours].
     """
 
     agents: int = 3
@@ -30,10 +38,15 @@ class Team:
     critic: bool = True
     temperature: float = 1.0
     top_p: float = 1.0
+    concede: Concede = "most_confident"
+    refine_samples: int = 1
+    refiner: Refiner = "author"
 
     def tree(self, questions: Iterable[Question]) -> SolutionTree:
-        """An empty tree that holds every debate of this team."""
-        return SolutionTree(list(questions), [(agent, 0) for agent in range(self.agents)], self.rounds)
+        """An empty tree for every debate of this team."""
+        first_answers = [(agent, 0) for agent in range(self.agents)]
+        refiners = self.agents if self.refiner == "actor" else None
+        return SolutionTree(list(questions), first_answers, self.rounds, self.refine_samples, refiners)
 
     def fresh_tree(self, questions: Iterable[Question], samples: int) -> SolutionTree:
         """An empty tree of `samples` first answers a question without refinements, the agents in turn."""
@@ -76,9 +89,9 @@ class Team:
         """Writes one solution, a refinement of `parent` where there is one, and has it judged."""
         prompts = load_prompts(question.source)
         if parent is None:
-            turns = prompts.answer_turns(position.refiner, question.text)
+            turns = prompts.answer_turns(position.author, question.text)
         else:
-            turns = prompts.refine_turns(position.refiner, question.text, parent.answer or "?")
+            turns = prompts.refine_turns(position.author, question.text, parent.answer or "?")
         stop = () if self.chat else ("\n",)
         sampling = SamplingParameters(self.temperature, self.top_p, prompts.max_tokens, stop)
         generation = await engine.generate(GenerationRequest(self._render(turns, "A:"), sampling, position))

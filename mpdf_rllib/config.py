@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from mpdf_rllib.engine import Engine, RecordingEngine
 from mpdf_rllib.envs.credit import CreditKind
-from mpdf_rllib.envs.team import Team
+from mpdf_rllib.envs.debate_batch import Concede
+from mpdf_rllib.envs.team import Refiner, Team
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.questions import Family, Question, Split, generate_questions
+
+MAX_SOLUTIONS = 4096
+"""Of a question: what a recording can hold of trees that widen with every refinement."""
 
 
 class Section(BaseModel):
@@ -51,6 +55,23 @@ class TeamConfig(Section):
     """Whether the model also judges each solution, as the paper's introspective confidence."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    concede: Concede = "most_confident"
+    """Whom an agent may concede to: the most confident peer with another answer, or each such peer, an action each."""
+    refine_samples: Annotated[int, Field(ge=1)] = 1
+    """Refinements of a solution by one agent; the reward of Refine is their mean, the one it gets is drawn."""
+    refiner: Refiner = "author"
+    """Whose model and prompt refine a solution that was conceded to: its author's, or the agent's own."""
+
+    @model_validator(mode="after")
+    def _can_be_recorded(self) -> "TeamConfig":
+        below = self.refine_samples * (self.agents if self.refiner == "actor" else 1)
+        solutions = self.agents * sum(below**depth for depth in range(self.rounds + 1))
+        if solutions > MAX_SOLUTIONS:
+            raise ValueError(
+                f"a question would have {solutions:,} solutions to record, more than {MAX_SOLUTIONS:,}; "
+                "lower team.rounds, agents or refine_samples, or let the author refine"
+            )
+        return self
 
 
 class EngineConfig(Section):
@@ -168,7 +189,7 @@ class ExperimentConfig(Section):
             from mpdf_rllib.engine.models import resolve_model
 
             chat = resolve_model(self.team.model).chat_template
-        return Team(self.team.agents, self.team.rounds, chat, self.team.critic, self.team.temperature, self.team.top_p)
+        return Team(chat=chat, **self.team.model_dump(exclude={"model", "prompt"}))
 
     def make_engine(self, replay_only: bool = False) -> RecordingEngine:
         """An engine that replays the recording, and records what it has to make unless it is to replay only."""

@@ -87,13 +87,16 @@ def _rules(trees: RecordedTrees) -> list[SystemResult]:
 
 
 def _learned(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResult]:
+    concede = config.team.concede
     warm_starts: list[Outcome] = []
     results = []
     for kind, paths in run_folder.read_checkpoints(config.run_path).items():
         modules = [load_module(path) for path in paths]
         if not warm_starts:
-            warm_starts = [play(trees.test, greedy(module.reference)) for module in modules]
-        results.append(SystemResult(_label(kind), tuple(play(trees.test, greedy(module.policy)) for module in modules)))
+            warm_starts = [play(trees.test, greedy(module.reference), concede) for module in modules]
+        results.append(
+            SystemResult(_label(kind), tuple(play(trees.test, greedy(module.policy), concede) for module in modules))
+        )
     return [SystemResult(WARM_START, tuple(warm_starts)), *results]
 
 

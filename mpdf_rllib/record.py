@@ -55,6 +55,8 @@ def record(config: ExperimentConfig, shard: tuple[int, int] = (0, 1)) -> Recorde
     if not train + test:
         raise ConfigError(f"--shard {shard[0]}/{shard[1]}: it owns no question; take fewer shards")
     trees = team.tree(train), team.tree(test), team.fresh_tree(test, FRESH_SAMPLES)
+    for tree in trees:
+        tree.number_all()
     engine = config.make_engine()
     run(_fill(engine, team, trees))
     return RecordedTrees(*trees, made=engine.made)

@@ -60,7 +60,7 @@ class Script:
 
     @property
     def places(self) -> list[tuple[int, int, int]]:
-        return [(r.position.root, r.position.depth, r.position.refiner) for r in self.requests]
+        return [(r.position.root, r.position.depth, r.position.author) for r in self.requests]
 
 
 def random_tree(rng: np.random.Generator, agents: int, rounds: int, questions: int = 3) -> SolutionTree:
@@ -75,7 +75,7 @@ def random_tree(rng: np.random.Generator, agents: int, rounds: int, questions: i
 
 
 def random_actions(rng: np.random.Generator, debates: DebateBatch) -> np.ndarray:
-    legal = debates.candidates() >= 0
+    legal = debates.legal()
     return np.where(legal, rng.random(legal.shape), -1.0).argmax(-1)
 
 

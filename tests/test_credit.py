@@ -28,7 +28,7 @@ def test_outcome_credit_is_what_playing_on_comes_to(seed, agents, rounds, calibr
         history.append(random_actions(rng, debates))
         debates.step(history[-1])
     actions = random_actions(rng, debates)
-    legal = debates.candidates() >= 0
+    legal = debates.legal()
     outcome, tokens = outcome_credit(debates, actions, policy, calibration)
     assert (np.isnan(outcome) == ~legal).all()
     assert (np.isnan(tokens) == ~legal).all()

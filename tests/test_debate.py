@@ -107,35 +107,36 @@ def test_with_two_agents_the_consensus_without_one_is_the_peers_answer(batch):
     assert (consensus_without_each(*batch) == batch[0][:, ::-1]).all()
 
 
+SAMPLES = 2
+ACTIONS_OF_AN_AGENT = 3
+
+
+def nested(element):
+    """What each of the samples of each of an agent's actions leads to."""
+    return st.tuples(*[st.tuples(*[element] * SAMPLES)] * ACTIONS_OF_AN_AGENT)
+
+
 @settings(deadline=None)
-@given(
-    teams(
-        (
-            ANSWERS,
-            st.tuples(ANSWERS, ANSWERS, ANSWERS),
-            st.tuples(CONFIDENCES, CONFIDENCES, CONFIDENCES),
-            st.tuples(st.just(True), st.booleans(), st.booleans()),
-            st.integers(0, 2),
-        )
+@given(teams((ANSWERS, nested(ANSWERS), nested(CONFIDENCES), st.tuples(st.integers(0, 2), st.integers(0, 1)))))
+def test_rewards_are_the_means_of_really_taking_each_action(batch):
+    before, answers, confidences, taken = batch
+    agents = range(before.shape[1])
+    after, trust = (
+        np.array([[of_debate[i, *which] for i, which in enumerate(of_agents)] for of_debate, of_agents in pairs])
+        for pairs in (list(zip(answers, taken, strict=True)), list(zip(confidences, taken, strict=True)))
     )
-)
-def test_rewards_are_those_of_really_taking_each_action(batch):
-    before, answers, confidences, legal, actions = batch
-    actions = np.where(np.take_along_axis(legal, actions[..., None], -1)[..., 0], actions, PERSIST)
-    r_local, r_global = action_rewards(before, answers, confidences, actions, legal)
-    for b, i, k in np.ndindex(legal.shape):
-        if not legal[b, i, k]:
-            assert np.isnan(r_local[b, i, k])
-            assert np.isnan(r_global[b, i, k])
-            continue
-        agents = range(before.shape[1])
-        taken = [k if j == i else actions[b, j] for j in agents]
-        after = [answers[b, j, taken[j]] for j in agents]
-        trust = [confidences[b, j, taken[j]] for j in agents]
-        with_agent = slow_consensus(after, trust) == RIGHT
-        without_agent = slow_consensus(after[:i] + after[i + 1 :], trust[:i] + trust[i + 1 :]) == RIGHT
-        assert r_local[b, i, k] == int(after[i] == RIGHT) - int(before[b, i] == RIGHT)
-        assert r_global[b, i, k] == int(with_agent) - int(without_agent)
+    r_local, r_global = action_rewards(before, after, trust, answers, confidences)
+    for b, i, k in np.ndindex(*before.shape, ACTIONS_OF_AN_AGENT):
+        local, team = [], []
+        for s in range(SAMPLES):
+            given_answers = [answers[b, j, k, s] if j == i else after[b, j] for j in agents]
+            surety = [confidences[b, j, k, s] if j == i else trust[b, j] for j in agents]
+            with_agent = slow_consensus(given_answers, surety) == RIGHT
+            without = slow_consensus(given_answers[:i] + given_answers[i + 1 :], surety[:i] + surety[i + 1 :]) == RIGHT
+            local.append(int(given_answers[i] == RIGHT) - int(before[b, i] == RIGHT))
+            team.append(int(with_agent) - int(without))
+        assert r_local[b, i, k] == sum(local) / SAMPLES
+        assert r_global[b, i, k] == sum(team) / SAMPLES
 
 
 @settings(deadline=None)
@@ -180,22 +181,27 @@ def test_whom_to_concede_to(answers, confidences, targets):
 
 
 def test_where_the_actions_lead():
-    # Two chains of three: 0 -> 1 -> 2 and 3 -> 4 -> 5.
-    child = np.array([1, 2, -1, 4, 5, -1])
-    candidates = candidate_nodes(np.array([[0, 5], [4, 4]]), child, np.array([[1, 0], [-1, -1]]))
-    assert candidates[..., PERSIST].tolist() == [[0, 5], [4, 4]]
-    assert candidates[..., REFINE].tolist() == [[1, -1], [5, 5]]
-    assert candidates[..., CONCEDE].tolist() == [[5, 0], [-1, -1]]
+    # Three agents on nodes 0, 5 and 4; the second has no refinement left, the others have two each.
+    refinements = np.array([[[1, 7], [-1, -1], [5, 8]]])
+    targets = np.array([[[2], [0], [-1]]])
+    candidates = candidate_nodes(np.array([[0, 5, 4]]), refinements, targets)
+    assert candidates[0, :, PERSIST].tolist() == [[0, 0], [5, 5], [4, 4]]
+    assert candidates[0, :, REFINE].tolist() == refinements[0].tolist()
+    assert candidates[0, :, CONCEDE].tolist() == [[4, 4], [0, 0], [-1, -1]]
+
+    each = np.array([[[1, 2], [0, -1], [-1, 1]]])
+    candidates = candidate_nodes(np.array([[0, 5, 4]]), refinements, each)
+    assert candidates[0, :, CONCEDE:, 0].tolist() == [[5, 4], [0, -1], [-1, 5]]
 
 
 def test_the_rewards_of_one_round_in_words():
     # Agent 0 is wrong and concedes to agent 1, who is right and persists; agent 2 is wrong and persists.
     before = np.array([[1, RIGHT, 2]])
-    answers = np.array([[[1, 3, RIGHT], [RIGHT, 4, 1], [2, RIGHT, RIGHT]]])
+    answers = np.array([[[1, 3, RIGHT], [RIGHT, 4, 1], [2, RIGHT, RIGHT]]])[..., None]
     confidences = np.full(answers.shape, 0.5)
     confidences[0, 2] = 0.9
     r_local, r_global = action_rewards(
-        before, answers, confidences, np.array([[CONCEDE, PERSIST, PERSIST]]), np.ones(answers.shape, bool)
+        before, np.array([[RIGHT, RIGHT, 2]]), np.array([[0.5, 0.5, 0.9]]), answers, confidences
     )
     # Agent 0: without it 2 beats RIGHT, being surer; only conceding makes RIGHT win.
     assert r_local[0, 0].tolist() == [0, 0, 1]

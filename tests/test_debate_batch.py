@@ -59,7 +59,7 @@ def test_a_refinement_is_asked_for_with_its_authors_prompt_and_its_parents_answe
     debates.step([[CONCEDE, PERSIST, PERSIST]])
     debates.step([[REFINE, PERSIST, PERSIST]])
     prompts = load_prompts("multiplication")
-    assert script.requests[-1].position == Position("pens", root=1, depth=1, refiner=1)
+    assert script.requests[-1].position == Position("pens", root=1, path=((1, 0),))
     assert script.requests[-1].prompt == as_text(prompts.refine_turns(1, TEXT, "48"))
     assert script.requests[2].prompt == as_text(prompts.answer_turns(2, TEXT))
 
@@ -216,7 +216,7 @@ def test_fresh_samples_go_round_the_agents():
     tree = Team(3).fresh_tree([PENS], 5)
     places = [tree.position(0, node) for node in range(tree.num_nodes)]
     assert [(place.root, place.sample) for place in places] == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1)]
-    assert all((place.refiner, place.depth) == (place.root, 0) for place in places)
+    assert all((place.author, place.depth) == (place.root, 0) for place in places)
 
 
 def test_all_requests_are_sampled_as_the_team_says_and_solutions_know_their_depth():
@@ -269,7 +269,7 @@ def test_observations(seed, agents, rounds):
         assert ((own >= LOW) & (own <= HIGH)).all()
         assert ((peers >= LOW) & (peers <= HIGH)).all()
         assert (observation["peer_mask"] == 1).all()
-        assert (observation["action_mask"] == (debates.candidates() >= 0)).all()
+        assert (observation["action_mask"] == debates.legal()).all()
         for b, i in np.ndindex(4, agents):
             z = dict(zip(names, own[b, i], strict=True))
             answers, confidence = debates.answer_class[b], debates.confidence[b]
@@ -286,7 +286,7 @@ def test_observations(seed, agents, rounds):
             eligible = [j for j in others if answers[j] not in (UNPARSED, answers[i])]
             assert marked == sorted(eligible, key=lambda j: (-confidence[j], j))[:1]
             if marked:
-                assert debates.candidates()[b, i, CONCEDE] == debates.node[b, marked[0]]
+                assert debates.candidates()[b, i, CONCEDE, 0] == debates.node[b, marked[0]]
         on_the_winning_side = own[..., names.index("is_plurality")] == 1
         assert (on_the_winning_side.any(-1) == (debates.answer_class != UNPARSED).any(-1)).all()
         for answers, winning in zip(debates.answer_class, on_the_winning_side, strict=True):

@@ -317,7 +317,8 @@ def test_loading_12000_generations_takes_less_than_a_second(tmp_path: Path) -> N
 
 
 words = st.text(max_size=12)
-positions = st.builds(Position, words, *[st.integers(0, 50)] * 4)
+steps = st.tuples(st.integers(0, 50), st.integers(0, 50))
+positions = st.builds(Position, words, st.integers(0, 50), st.integers(0, 50), st.lists(steps, max_size=3).map(tuple))
 samplings = st.builds(
     SamplingParameters,
     st.floats(0, 2),

@@ -4,13 +4,14 @@ from statistics import fmean, pstdev
 import numpy as np
 import pytest
 import torch
+from debate_fixtures import nothing_is_missing, random_actions, random_tree
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, zscore
 
 from mpdf_rllib.algorithms.softrankpo.soft_rank import best_action_labels, has_preference, soft_rank_advantages
 from mpdf_rllib.algorithms.softrankpo.softrankpo_torch_learner import centred, rank_matching_loss
-from mpdf_rllib.envs.debate import action_rewards, candidate_nodes, concede_targets
+from mpdf_rllib.envs.debate_batch import DebateBatch
 
 TAUS = st.sampled_from([0.4, 0.5, 0.8, 1.0, 2.0, 5.0])
 REWARDS = st.lists(st.integers(-3, 3) | st.floats(-1e6, 1e6), min_size=1, max_size=7)
@@ -28,19 +29,12 @@ def by_the_formula(rewards: list[float], tau: float) -> list[float]:
 def paper_rewards(agents: int, debates: int = 3000) -> tuple[np.ndarray, np.ndarray]:
     """Reward vectors of random debates, (..., 3), NaN where illegal, and which actions are legal."""
     rng = np.random.default_rng(agents)
-    node = np.broadcast_to(2 * np.arange(agents), (debates, agents))
-    answers = rng.integers(-1, 3, (debates, 2 * agents))
-    confidence = rng.random((debates, 2 * agents))
-    child = np.where(np.arange(2 * agents) % 2, -1, np.arange(2 * agents) + 1)
-    row = np.arange(debates)[:, None]
-    before = answers[row, node]
-    candidates = candidate_nodes(node, child, concede_targets(before, confidence[row, node]))
-    legal = candidates >= 0
-    actions = np.where(legal, rng.random(legal.shape), -1).argmax(-1)
-    at = row[..., None], candidates
-    r_local, r_global = action_rewards(before, answers[at], confidence[at], actions, legal)
-    rewards = (r_local + r_global).reshape(-1, 3)
-    return rewards, legal.reshape(-1, 3)
+    tree = random_tree(rng, agents, rounds=1, questions=debates)
+    batch = DebateBatch(tree, nothing_is_missing)
+    batch.reset(np.arange(debates))
+    terms = batch.rewards(random_actions(rng, batch))
+    rewards, legal = terms.local + terms.consensus, batch.legal()
+    return rewards.reshape(-1, 3), legal.reshape(-1, 3)
 
 
 @settings(deadline=None)

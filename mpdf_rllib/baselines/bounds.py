@@ -82,7 +82,6 @@ def _cross_fitted(selector, features: np.ndarray, right: np.ndarray, question: n
 def _describe_answers(tree: SolutionTree, calibration: Calibration) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Question index, features and correctness of every distinct answer of every question."""
     probability = calibration(tree.features)
-    depth = np.arange(tree.num_nodes) % (tree.rounds + 1)
     rows = []
     for q, classes in enumerate(tree.answer_class):
         for answer in dict.fromkeys(classes[classes != UNPARSED].tolist()):
@@ -92,7 +91,7 @@ def _describe_answers(tree: SolutionTree, calibration: Calibration) -> tuple[np.
             others = probability[q, ~gives].max(initial=0.0)
             description = [
                 gives.mean(),
-                gives[depth == 0].mean(),
+                gives[tree.depth == 0].mean(),
                 len(np.unique(rest)) / tree.num_nodes,
                 own.max(),
                 own.mean(),

@@ -6,21 +6,23 @@ from collections.abc import Callable
 import numpy as np
 
 from mpdf_rllib.baselines.outcome import Outcome
-from mpdf_rllib.envs.debate import NUM_ACTIONS, PERSIST, REFINE
-from mpdf_rllib.envs.debate_batch import DebateBatch, Observation
+from mpdf_rllib.envs.debate import CONCEDE, NUM_ACTIONS, PERSIST, REFINE
+from mpdf_rllib.envs.debate_batch import Concede, DebateBatch, Observation
 from mpdf_rllib.envs.solution_tree import SolutionTree
 
 Schedule = tuple[int, ...]
 
 
-def play(tree: SolutionTree, policy: Callable[[Observation, int], np.ndarray]) -> Outcome:
+def play(
+    tree: SolutionTree, policy: Callable[[Observation, int], np.ndarray], concede: Concede = "most_confident"
+) -> Outcome:
     """Debates every question of a recorded tree with a policy: (observation, round) -> actions (B, N)."""
-    debates = DebateBatch(tree, fill=_nothing_is_missing)
+    debates = DebateBatch(tree, _nothing_is_missing, concede)
     debates.reset(np.arange(len(tree.questions)))
     counts = np.zeros((len(tree.questions), NUM_ACTIONS), np.int64)
     while not debates.done:
         actions = policy(debates.observe(), debates.round)
-        counts += (actions[..., None] == np.arange(NUM_ACTIONS)).sum(1)
+        counts += (np.minimum(actions, CONCEDE)[..., None] == np.arange(NUM_ACTIONS)).sum(1)
         debates.step(actions)
     return Outcome(debates.correct, debates.tokens, counts)
 

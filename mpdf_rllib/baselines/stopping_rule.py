@@ -10,13 +10,12 @@ from mpdf_rllib.envs.solution_tree import SolutionTree
 
 def stop_at(tree: SolutionTree, calibration: Calibration, threshold: float) -> Outcome:
     """Plays the rule with a threshold in [0, 1]; all chains grow together, to at most `rounds` refinements."""
-    depth = np.arange(tree.num_nodes) % (tree.rounds + 1)
     probability = calibration(tree.features)
     # The highest probability seen once all nodes up to a depth are there, per depth.
-    seen = np.stack([probability[:, depth <= d].max(-1) for d in range(tree.rounds + 1)], -1)
+    seen = np.stack([probability[:, tree.depth <= d].max(-1) for d in range(tree.rounds + 1)], -1)
     stops = seen >= threshold
     last = np.where(stops.any(-1), stops.argmax(-1), tree.rounds)
-    used = depth <= last[:, None]
+    used = tree.depth <= last[:, None]
     best = np.where(used, tree.confidence, -1.0).argmax(-1)
     answer = np.take_along_axis(tree.answer_class, best[:, None], -1)[:, 0]
     return outcome_of_nodes(tree, answer == CORRECT, used)

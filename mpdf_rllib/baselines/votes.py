@@ -29,7 +29,7 @@ def roots(tree: SolutionTree) -> list[int]:
 
 def nodes_to_depth(tree: SolutionTree, depth: int) -> list[int]:
     """The nodes with at most `depth` refinements."""
-    return [node for node in range(tree.num_nodes) if node % (tree.rounds + 1) <= depth]
+    return np.flatnonzero(tree.depth <= depth).tolist()
 
 
 def _used(tree: SolutionTree, nodes: Sequence[int]) -> np.ndarray:

@@ -34,17 +34,26 @@ class Position:
 
     Attributes:
         question: The question's id.
-        root: Index of the agent that wrote the chain's first answer.
-        depth: Number of refinements since that answer, 0 for the answer itself.
-        refiner: Index of the agent whose model and prompt wrote this generation.
-        sample: Which of several draws at this place, from 0.
+        root: Index of the agent that wrote the first answer.
+        sample: Which of its several draws of that answer, from 0.
+        path: For every refinement since, itself included: the index of the agent whose model and prompt wrote it, and
+            which of several draws it is, from 0. Empty for a first answer.
     """
 
     question: str
     root: int
-    depth: int = 0
-    refiner: int = 0
     sample: int = 0
+    path: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def depth(self) -> int:
+        """Number of refinements since the first answer, 0 for the answer itself."""
+        return len(self.path)
+
+    @property
+    def author(self) -> int:
+        """Index of the agent whose model and prompt write this generation."""
+        return self.path[-1][0] if self.path else self.root
 
 
 @dataclass(frozen=True)
