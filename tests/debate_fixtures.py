@@ -63,9 +63,10 @@ class Script:
         return [(r.position.root, r.position.depth, r.position.author) for r in self.requests]
 
 
-def random_tree(rng: np.random.Generator, agents: int, rounds: int, questions: int = 3) -> SolutionTree:
-    """A complete tree of random solutions; confidences are eighths, so that ties occur."""
-    tree = Team(agents, rounds).tree([PENS] * questions)
+def random_tree(rng: np.random.Generator, agents: int, rounds: int, questions: int = 3, **settings) -> SolutionTree:
+    """A complete tree of random solutions for such a team; confidences are eighths, so that ties occur."""
+    tree = Team(agents, rounds, **settings).tree([PENS] * questions)
+    tree.number_all()
     tree.present[:] = True
     tree.answer_class[:] = rng.integers(UNPARSED, 3, tree.present.shape)
     tree.confidence[:] = rng.integers(0, 9, tree.present.shape) / 8 * (tree.answer_class != UNPARSED)
