@@ -2,14 +2,24 @@
 
 import argparse
 import asyncio
+import contextlib
+import functools
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
+from unittest import mock
 
 import numpy as np
+import psutil
 import ray
 import torch
+from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
+from ray.rllib.core.rl_module.rl_module import RLModule
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from mpdf_rllib import cli
 from mpdf_rllib.algorithms.softrankpo import SoftRankPOConfig
@@ -17,8 +27,10 @@ from mpdf_rllib.engine import GenerationRequest, RecordingEngine, run
 from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
 from mpdf_rllib.engine.vllm_engine import VLLMEngine
 from mpdf_rllib.envs.debate_batch import DebateBatch
+from mpdf_rllib.envs.debate_metrics import DebateMetrics
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
+from mpdf_rllib.envs.deliberation_vector_env import DeliberationVectorEnv
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.questions import Family, Split, generate_questions
 
@@ -47,28 +59,96 @@ def bench_batch(debates: int = 1024) -> float:
     return _rate(play)
 
 
-def bench_env_runner(debates: int = 64) -> float:
+def bench_env_runner(runner: DeliberationEnvRunner) -> float:
     """Agent steps/s of RLlib's env runner on recorded debates, one thread."""
-    torch.set_num_threads(1)
-    config = SoftRankPOConfig().environment(
-        DeliberationEnv,
-        env_config={
-            "questions": partial(generate_questions, FAMILIES, "test", 300),
-            "team": Team(critic=False),
-            "engine": partial(ScriptedEngine, answer_like_a_small_model),
-        },
-    )
-    runner = DeliberationEnvRunner(config=config.env_runners(num_envs_per_env_runner=debates))
+    return _rate(partial(_sample, runner))
+
+
+def bench_costs(runner: DeliberationEnvRunner) -> dict[str, float]:
+    """Microseconds an agent step in each part of RLlib's env runner, without the parts that it calls."""
+    parts = {
+        "env": [(DeliberationVectorEnv, "step"), (DeliberationVectorEnv, "reset")],
+        "connectors": [(ConnectorPipelineV2, "__call__")],
+        "network": [(RLModule, "forward_exploration")],
+        "episodes": [(MultiAgentEpisode, name) for name in ("__init__", "add_env_reset", "add_env_step", "to_numpy")],
+        "metrics": [(MetricsLogger, name) for name in ("log_value", "log_dict", "reduce")]
+        + [(MultiAgentEnvRunner, "_increase_sampled_metrics"), (DebateMetrics, "on_sample_end")],
+    }
+    seconds: defaultdict[str, float] = defaultdict(float)
+    running = ["the loop"]
+    since = time.perf_counter()
+
+    def enter(part: str) -> None:
+        nonlocal since
+        now = time.perf_counter()
+        seconds[running[-1]] += now - since
+        since = now
+        running.append(part)
+
+    def leave() -> None:
+        nonlocal since
+        now = time.perf_counter()
+        seconds[running.pop()] += now - since
+        since = now
+
+    def timed(function: Callable, part: str) -> Callable:
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            enter(part)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                leave()
+
+        return call
+
+    with contextlib.ExitStack() as patches:
+        for part, methods in parts.items():
+            for owner, name in methods:
+                patches.enter_context(mock.patch.object(owner, name, timed(getattr(owner, name), part)))
+        _sample(runner)
+        seconds.clear()
+        steps = sum(_sample(runner) for _ in range(20))
+        enter("the loop")
+    return {part: 1e6 * spent / steps for part, spent in sorted(seconds.items(), key=lambda item: -item[1])}
+
+
+def bench_memory(iterations: int = 1000, settled: int = 200) -> tuple[float, float]:
+    """MiB that the process holds after `settled` and after all iterations of SoftRankPO on 8 recorded debates."""
+    config = _debates(8).training(num_epochs=1, minibatch_size=24, train_batch_size_per_learner=24)
+    algorithm = config.build_algo()
+    held = []
+    for iteration in range(1, iterations + 1):
+        algorithm.train()
+        if iteration in (settled, iterations):
+            held.append(psutil.Process().memory_info().rss / 2**20)
+    algorithm.stop()
+    return held[0], held[1]
+
+
+def _debates(debates: int) -> SoftRankPOConfig:
+    """So many debates at once on 300 questions that a scripted engine answers."""
+    env_config = {
+        "questions": partial(generate_questions, FAMILIES, "test", 300),
+        "team": Team(critic=False),
+        "engine": partial(ScriptedEngine, answer_like_a_small_model),
+    }
+    config = SoftRankPOConfig().environment(DeliberationEnv, env_config=env_config)
+    return config.env_runners(num_envs_per_env_runner=debates)
+
+
+def _recorded_runner(debates: int) -> DeliberationEnvRunner:
+    runner = DeliberationEnvRunner(config=_debates(debates))
     session = runner.env.session
     tree = session.debates.tree
     session.fill([(q, node) for q in range(len(tree.questions)) for node in range(tree.num_nodes)])
+    return runner
 
-    def sample() -> int:
-        steps = sum(episode.agent_steps() for episode in runner.sample())
-        runner.get_metrics()
-        return steps
 
-    return _rate(sample)
+def _sample(runner: DeliberationEnvRunner) -> int:
+    steps = sum(episode.agent_steps() for episode in runner.sample())
+    runner.get_metrics()
+    return steps
 
 
 def _rate(work: Callable[[], int]) -> float:
@@ -141,9 +221,16 @@ def main(argv: list[str] | None = None) -> None:
     batch = bench_batch()
     out(f"DebateBatch alone, 1,024 debates: {batch:,.0f} agent steps/s (at least 100,000)")
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
-    runner = bench_env_runner()
-    share = f"1/{batch / runner:.0f} of it"
-    out(f"RLlib env runner, 64 recorded debates: {runner:,.0f} agent steps/s (at least 5,000), {share}")
+    torch.set_num_threads(1)
+    runner = _recorded_runner(64)
+    rate = bench_env_runner(runner)
+    out(
+        f"RLlib env runner, 64 recorded debates: {rate:,.0f} agent steps/s (at least 5,000), 1/{batch / rate:.0f} of it"
+    )
+    costs = ", ".join(f"{part} {microseconds:.0f}" for part, microseconds in bench_costs(runner).items())
+    out(f"    of which microseconds an agent step: {costs}")
+    settled, at_last = bench_memory()
+    out(f"memory: {settled:.0f} MiB after 200 iterations, {at_last:.0f} after 1,000")
     ray.shutdown()
     if options.without_model:
         return
