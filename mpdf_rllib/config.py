@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from mpdf_rllib.engine import Engine, RecordingEngine
+from mpdf_rllib.engine.time_limit import TimeLimitedEngine
 from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.envs.debate_batch import Concede
 from mpdf_rllib.envs.team import Refiner, Team
@@ -81,6 +82,8 @@ class EngineConfig(Section):
     """vLLM in this process, or a scripted stand-in without a model, for tests alone."""
     args: dict[str, Any] = {}
     """vLLM's own engine arguments, by vLLM's names; of the scripted engine, its `delay` in seconds."""
+    timeout_s: Annotated[float, Field(gt=0)] = 1800.0
+    """The engine has hung when it answered nothing for so many seconds, the loading of the model included."""
 
     @field_validator("args")
     @classmethod
@@ -202,7 +205,11 @@ class ExperimentConfig(Section):
             from mpdf_rllib.engine.models import model_fingerprint
 
             make_inner, fingerprint = self._make_vllm, model_fingerprint(self.team.model)
-        return RecordingEngine(self.recording_url, fingerprint, None if replay_only else make_inner)
+        make_limited = partial(self._limited, make_inner)
+        return RecordingEngine(self.recording_url, fingerprint, None if replay_only else make_limited)
+
+    def _limited(self, make_inner: Callable[[], Engine]) -> Engine:
+        return TimeLimitedEngine(make_inner(), self.engine.timeout_s)
 
     def _make_vllm(self) -> Engine:
         from mpdf_rllib.engine.vllm_engine import VLLMEngine

@@ -34,10 +34,12 @@ def evaluate(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResul
     """Plays all systems, the learned ones from the run's checkpoints, and writes results.parquet.
 
     Raises:
+        ConfigError: The run folder cannot be written.
         DataError: The run has no trained checkpoints yet.
     """
     results = [*_rules(trees), *_learned(config, trees), *_bounds(trees)]
-    write_results(config.run_path / run_folder.RESULTS, results, [question.id for question in trees.test.questions])
+    with run_folder.writing(config.run_path):
+        write_results(config.run_path / run_folder.RESULTS, results, [question.id for question in trees.test.questions])
     return results
 
 

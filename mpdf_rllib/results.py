@@ -102,7 +102,7 @@ def write_results(path: Path, results: Iterable[SystemResult], questions: list[s
             }
             tables.append(pa.table(columns))
     temporary = path.with_suffix(".tmp")
-    pq.write_table(pa.concat_tables(tables), temporary)
+    pq.write_table(pa.concat_tables(tables), temporary, write_page_checksum=True)
     temporary.rename(path)
 
 
@@ -113,7 +113,7 @@ def read_results(path: Path) -> list[SystemResult]:
         DataError: The file is missing or is not one.
     """
     try:
-        frame = pq.read_table(path).to_pandas()
+        frame = pq.read_table(path, page_checksum_verification=True).to_pandas()
         results = []
         for (_, system), rows in frame.groupby(["order", "system"], sort=True):
             outcomes = [
@@ -121,7 +121,7 @@ def read_results(path: Path) -> list[SystemResult]:
                 for _, seed in rows.groupby("seed", sort=True)
             ]
             results.append(SystemResult(system, tuple(outcomes)))
-    except (OSError, pa.ArrowException, KeyError) as error:
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise DataError(f"{path} holds no results ({error}); run the experiment again") from error
     return results
 

@@ -1,8 +1,10 @@
 """What lies in a run folder, and whether a run may begin or go on there."""
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ def prepare(config: ExperimentConfig, fresh: bool) -> None:
     path = config.run_path
     results = [path / name for name in (RESULTS, CHECKPOINTS, TUNE)]
     begun = [old.name for old in results if old.exists()]
-    try:
+    with writing(path):
         if begun and not (path / CONFIG).exists():
             raise ConfigError(
                 f"run_folder {path}: it holds {', '.join(begun)} but no {CONFIG}, so no run; give another folder"
@@ -46,8 +48,22 @@ def prepare(config: ExperimentConfig, fresh: bool) -> None:
             check(config)
         path.mkdir(parents=True, exist_ok=True)
         _write(path / CONFIG, config.to_yaml())
+
+
+@contextlib.contextmanager
+def writing(run_path: Path) -> Iterator[None]:
+    """Within, what goes wrong in writing the run folder is an error that names it.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    try:
+        yield
     except OSError as error:
-        raise ConfigError(f"run_folder {path}: {error}; give a folder that can be written") from error
+        raise ConfigError(
+            f"run_folder {run_path}: {error}; make room or rights there, or give a folder that can be written. The "
+            "same command then goes on where it stopped."
+        ) from error
 
 
 def check(config: ExperimentConfig) -> None:
@@ -70,9 +86,14 @@ def check(config: ExperimentConfig) -> None:
 
 
 def write_checkpoints(run_path: Path, checkpoints: dict[CreditKind, list[Path]]) -> None:
-    """Notes a finished training's last checkpoints, by kind of credit in the order of their seeds."""
+    """Notes a finished training's last checkpoints, by kind of credit in the order of their seeds.
+
+    Raises:
+        ConfigError: The folder cannot be written.
+    """
     relative = {kind: [os.path.relpath(path, run_path) for path in paths] for kind, paths in checkpoints.items()}
-    _write(run_path / CHECKPOINTS, json.dumps(relative, indent=1))
+    with writing(run_path):
+        _write(run_path / CHECKPOINTS, json.dumps(relative, indent=1))
 
 
 def read_checkpoints(run_path: Path) -> dict[CreditKind, list[Path]]:

@@ -1,7 +1,6 @@
 import asyncio
 import dataclasses
 import itertools
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from mpdf_rllib.engine import (
     generate_many,
     run,
 )
-from mpdf_rllib.engine.recording import SCHEMA, owner, request_key
+from mpdf_rllib.engine.recording import owner
+from mpdf_rllib.engine.recording_files import SCHEMA, request_key
 from mpdf_rllib.engine.scripted import ScriptedEngine
 from mpdf_rllib.errors import ConfigError, DataError, EngineError
 
@@ -66,7 +66,7 @@ def replay(folder: object, requests: list[GenerationRequest], fingerprint: str =
 ODD = Generation(
     text="Zürich \N{SNOWMAN}\n",
     token_ids=(7, 49151),
-    logprobs=(-0.1, -math.inf),
+    logprobs=(-0.1, -87.3),
     token_ends=(3, 9),
     finish_reason="length",
     prompt_tokens=280,
@@ -306,7 +306,7 @@ def test_a_folder_that_cannot_be_opened(tmp_path: Path, folder: str) -> None:
 
 
 def test_loading_12000_generations_takes_less_than_a_second(tmp_path: Path) -> None:
-    generation = Generation("4 * 9 = 36", tuple(range(12)), (-0.25,) * 12, tuple(range(12)), "stop", 282, 256, 12)
+    generation = Generation("14 * 9 = 126", tuple(range(12)), (-0.25,) * 12, tuple(range(12)), "stop", 282, 256, 12)
     requests = [make_request(f"q{i}", prompt="x" * 800 + str(i)) for i in range(12_000)]
     record(tmp_path, requests, ScriptedEngine(lambda _: generation), flush_every=512)
     started = time.perf_counter()

@@ -48,6 +48,7 @@ _CPU_DEFAULTS: dict[str, Any] = {
     "max_num_seqs": 128,
 }
 _ATTEMPTS = 2
+_ROUNDING = 1e-3
 _KILL_AGAIN_SECONDS = 0.5
 _loading = threading.Lock()
 
@@ -246,8 +247,10 @@ def _generated(output: "RequestOutput", special: set[int]) -> Generation:
     completion = output.outputs[0]
     if completion.finish_reason not in ("stop", "length"):
         raise _Unfinished(f"it ended a generation with {completion.finish_reason!r}")
-    token_ids = tuple(completion.token_ids)
-    chosen = [table[token] for table, token in zip(completion.logprobs or (), token_ids, strict=True)]
+    token_ids, tables = tuple(completion.token_ids), completion.logprobs or ()
+    if len(tables) != len(token_ids):
+        raise _Unfinished(f"it returned {len(tables)} log-probabilities for {len(token_ids)} tokens")
+    chosen = [table[token] for table, token in zip(tables, token_ids, strict=True)]
     ends, end = [], 0
     for token, entry in zip(token_ids, chosen, strict=True):
         end += 0 if token in special else len(entry.decoded_token or "")
@@ -255,7 +258,7 @@ def _generated(output: "RequestOutput", special: set[int]) -> Generation:
     return Generation(
         text=completion.text,
         token_ids=token_ids,
-        logprobs=tuple(min(entry.logprob, 0.0) for entry in chosen),
+        logprobs=tuple(_at_most_zero(entry.logprob) for entry in chosen),
         token_ends=tuple(ends),
         finish_reason=completion.finish_reason,
         prompt_tokens=len(output.prompt_token_ids or ()),
@@ -277,8 +280,13 @@ def _scored(output: "RequestOutput", words: list[int]) -> Generation:
         prompt_tokens=len(output.prompt_token_ids or ()),
         cached_tokens=output.num_cached_tokens or 0,
         generated_tokens=0,
-        word_logprobs=tuple(min(completion.logprobs[0][word].logprob, 0.0) for word in words),
+        word_logprobs=tuple(_at_most_zero(completion.logprobs[0][word].logprob) for word in words),
     )
+
+
+def _at_most_zero(logprob: float) -> float:
+    """Takes off what rounding added; what is wrong stays wrong."""
+    return 0.0 if 0 < logprob < _ROUNDING else logprob
 
 
 @contextlib.contextmanager

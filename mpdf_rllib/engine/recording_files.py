@@ -1,0 +1,213 @@
+"""The files of a recording: their format, how they are written whole, and how damaged ones are found out.
+
+A file is written once, under a temporary name, and renamed. Its final name tells when it was written and the digest of
+its contents, so that no flipped bit is read as another answer. What a killed process leaves under a temporary name is
+never read, and never removed: another process may be writing it.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mpdf_rllib.engine.types import Generation, GenerationRequest
+from mpdf_rllib.errors import ConfigError
+
+_logger = logging.getLogger(__name__)
+
+_INTEGERS = pa.list_(pa.int32())
+_FLOATS = pa.list_(pa.float32())
+_GENERATION = {
+    "text": pa.string(),
+    "token_ids": _INTEGERS,
+    "logprobs": _FLOATS,
+    "token_ends": _INTEGERS,
+    "finish_reason": pa.string(),
+    "prompt_tokens": pa.int32(),
+    "cached_tokens": pa.int32(),
+    "generated_tokens": pa.int32(),
+    "word_logprobs": _FLOATS,
+}
+_REQUEST = {
+    "key": pa.string(),
+    "fingerprint": pa.string(),
+    "question": pa.string(),
+    "root": pa.int32(),
+    "sample": pa.int32(),
+    "path": pa.list_(_INTEGERS),
+    "prompt": pa.string(),
+    "sampling": pa.string(),
+    "score_words": pa.list_(pa.string()),
+}
+SCHEMA = pa.schema(_REQUEST | _GENERATION)
+"""Columns of a recording file: the request (prompt and sampling as JSON) and the generation, field by field."""
+
+_WITH_DIGEST = re.compile(r"\d{20}-\d+-\d+-([0-9a-f]{16})\.parquet")
+
+_written = itertools.count()
+
+
+class RecordingFolder:
+    """The folder of a recording, local or any other that fsspec opens; several processes may write there at once.
+
+    Attributes:
+        url: Its path or fsspec URL, as given.
+        skipped: Names of the files that `read` could not use.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Opens the folder, which need not exist yet.
+
+        Raises:
+            ConfigError: It cannot be opened.
+        """
+        self.url = url
+        self.skipped: list[str] = []
+        self._files, self._root = _open(url)
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        """Writes rows of `SCHEMA` as a new file, whole or not at all.
+
+        Raises:
+            OSError, pyarrow.ArrowException: It could not be written.
+        """
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink)
+        contents = sink.getvalue().to_pybytes()
+        self._files.makedirs(self._root, exist_ok=True)
+        name = f"{time.time_ns():020d}-{os.getpid()}-{next(_written)}-{_digest(contents)}"
+        temporary, final = f"{self._root}/.{name}.tmp", f"{self._root}/{name}.parquet"
+        try:
+            with self._files.open(temporary, "wb") as stream:
+                stream.write(contents)
+            self._files.mv(temporary, final)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._files.rm(temporary)
+            raise
+
+    def read(self) -> dict[str, Generation]:
+        """All generations by key; of several with one key the one in the first file by name.
+
+        Files that are damaged or none of a recording are logged and skipped. Files of other names than `write` gives,
+        copied together by hand for instance, have no digest to be checked against.
+        """
+        known: dict[str, Generation] = {}
+        there = self._files.ls(self._root, detail=False) if self._files.exists(self._root) else []
+        for path in sorted(path for path in there if _is_recording(path)):
+            name = path.rsplit("/", 1)[-1]
+            try:
+                contents = self._files.cat_file(path)
+                written = _WITH_DIGEST.fullmatch(name)
+                if written and written[1] != _digest(contents):
+                    raise ValueError("it is not what was written: cut short, or changed since")
+                table = pq.ParquetFile(pa.BufferReader(contents)).read(["key", *_GENERATION])
+                for key, generation in _generations(table):
+                    known.setdefault(key, generation)
+            except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+                self.skipped.append(name)
+                _logger.warning(
+                    "Recording %s: skipped %s, which cannot be read (%s); what it alone holds is made again.",
+                    self.url,
+                    name,
+                    str(error).splitlines()[0] if str(error) else type(error).__name__,
+                )
+        return known
+
+
+def request_key(fingerprint: str, request: GenerationRequest) -> str:
+    """SHA-256, in hexadecimal, over all that determines a draw: model, prompt, sampling (or score words), position."""
+    content = (
+        fingerprint,
+        request.prompt,
+        None if request.score_words else _sampling(request),
+        dataclasses.astuple(request.position),
+        request.score_words,
+    )
+    return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+
+
+def _sampling(request: GenerationRequest) -> dict[str, Any]:
+    sampling = request.sampling
+    return {
+        "temperature": float(sampling.temperature),
+        "top_p": float(sampling.top_p),
+        "max_tokens": int(sampling.max_tokens),
+        "stop": list(sampling.stop),
+    }
+
+
+def as_stored(generation: Generation) -> Generation:
+    """The generation as it reads back: log-probabilities are stored in single precision."""
+    return dataclasses.replace(
+        generation, logprobs=_single(generation.logprobs), word_logprobs=_single(generation.word_logprobs)
+    )
+
+
+def _single(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(np.asarray(values, np.float32).tolist())
+
+
+def as_row(key: str, fingerprint: str, request: GenerationRequest, generation: Generation) -> dict[str, Any]:
+    """The row of `SCHEMA` that holds a generation."""
+    return {
+        "key": key,
+        "fingerprint": fingerprint,
+        **dataclasses.asdict(request.position),
+        "prompt": json.dumps(request.prompt),
+        "sampling": json.dumps(_sampling(request)),
+        "score_words": request.score_words,
+        **vars(generation),
+    }
+
+
+def _generations(table: pa.Table) -> Iterator[tuple[str, Generation]]:
+    if table.schema.names != ["key", *_GENERATION]:
+        raise ValueError("it has other columns")
+    keys, *fields = (_values(table.column(name)) for name in table.schema.names)
+    for key, *values in zip(keys, *fields, strict=True):
+        yield key, Generation(*values)
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    array = column.combine_chunks()
+    if not pa.types.is_list(array.type):
+        return array.to_pylist()
+    flat = array.flatten().to_numpy().tolist()
+    bounds = array.offsets.to_numpy().tolist()
+    first = bounds[0] if bounds else 0
+    return [tuple(flat[start - first : end - first]) for start, end in itertools.pairwise(bounds)]
+
+
+def _is_recording(path: str) -> bool:
+    name = path.rsplit("/", 1)[-1]
+    return name.endswith(".parquet") and not name.startswith(".")
+
+
+def _digest(contents: bytes) -> str:
+    return hashlib.sha256(contents).hexdigest()[:16]
+
+
+def _open(folder: str) -> tuple[Any, str]:
+    try:
+        files, root = fsspec.core.url_to_fs(folder)
+        if files.exists(root) and not files.isdir(root):
+            raise OSError("it is a file")
+    except (ImportError, OSError, ValueError) as error:
+        raise ConfigError(
+            f"The recording {folder!r} cannot be opened: {error}. "
+            "Give a folder, or a URL whose fsspec package is installed."
+        ) from error
+    return files, root.rstrip("/")
