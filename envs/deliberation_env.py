@@ -52,8 +52,8 @@ class DeliberationEnv(MultiAgentEnv):
     ## Action mask
 
     The entry `action_mask` of an observation is 1 for legal actions and 0 for the others: Refine where the chain of T
-    refinements is at its end, Concede where no peer has another answer. Persist is always legal. An action that is
-    masked or does not exist raises ValueError and leaves the debate as it was.
+    refinements is at its end, Concede where no peer has another answer. Persist is always legal. A masked action raises
+    ValueError and leaves the debate as it was.
 
     ## Observation space
 
