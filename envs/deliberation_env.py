@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 from ray.rllib.env.env_context import EnvContext
@@ -13,24 +14,141 @@ from mpdf_rllib.envs.features import HIGH, LOW
 
 
 class DeliberationEnv(MultiAgentEnv):
-    """N agents debate a question for T rounds; in each, all choose at once to Persist, Refine or Concede.
+    """N language-model agents debate a question for T rounds; in each, all act at once: Persist, Refine or Concede.
 
-    Agents: "agent_0" to "agent_{N-1}", all present from reset to the last round.
+    The language models are a part of the env, and frozen. What is learned is when to keep a solution, when to have it
+    revised and when to adopt a peer's; the team's answer is the plurality's [paper].
 
-    Actions: Discrete(3). 0 Persist keeps the own solution; 1 Refine revises it; 2 Concede adopts the solution of the
-    most confident peer with another answer. Illegal ones (no such peer, a chain at its end) are 0 in `action_mask` and
-    raise ValueError.
+    ## Import
 
-    Observation, float32: `own` (D,), the agent's meta-cognitive state z, whose entries are the table in `features.py`;
-    `peers` (N - 1, D), the others' in the order of their indices; `peer_mask` (N - 1,); `action_mask` (3,).
+        import gymnasium
+        import mpdf_rllib.envs
 
-    Reward: the entry of `info["action_rewards"]` for the action taken. That vector, float32 (3,), NaN where illegal, is
-    r_local + r_global of the paper for each action, given what the peers did; with outcome credit, and an env runner
-    that knows the policy to follow, it is what the debate comes to.
+        env = gymnasium.make("mpdf_rllib/Deliberation-v0", config=config)
 
-    Config keys: the arguments of `DebateSession`: `questions`, a callable that returns the question set; `team`, a
-    `Team`; `engine`, a callable that makes the engine; and optionally `credit`, `token_price`, `tie_tolerance` and
-    `calibration`. With several env runners each debates the questions that it owns.
+    RLlib knows it by that name and as "deliberation"; `DeliberationParallelEnv` is its view for PettingZoo.
+
+    ## Agents
+
+    "agent_0" to "agent_{N-1}", all present from the reset to the last round. N = `team.agents`, T = `team.rounds`.
+
+    ## Action space
+
+    Discrete(K) for every agent. All act on what stood at the start of the round.
+
+    | action | name | effect |
+    | --- | --- | --- |
+    | 0 | Persist | keeps the solution |
+    | 1 | Refine | has the model revise it |
+    | 2 | Concede | adopts the solution of the most confident peer with another answer, the lowest of equals [ours] |
+
+    So K = 3 with `team.concede` "most_confident". With "each", K = 2 + N - 1, and action 2 + j adopts the solution of
+    the j-th peer, in the order of `peers` below.
+
+    `team.refiner` says who revises a solution that was conceded to: its "author", with the author's prompt and model,
+    or the "actor", the agent that holds it now, with its own.
+
+    ## Action mask
+
+    The entry `action_mask` of an observation is 1 for legal actions and 0 for the others: Refine where the chain of T
+    refinements is at its end, Concede where no peer has another answer. Persist is always legal. A masked action raises
+    ValueError and leaves the debate as it was.
+
+    ## Observation space
+
+    A Dict for every agent, all float32, D = 19:
+
+    | entry | shape | meaning |
+    | --- | --- | --- |
+    | `own` | (D,) | the agent's meta-cognitive state z |
+    | `peers` | (N - 1, D) | the others' z, in the order of their indices |
+    | `peer_mask` | (N - 1,) | 1 for peers that exist, and here all do |
+    | `action_mask` | (K,) | see above |
+
+    The entries of z are finite and within their ranges for everything that a model may write:
+
+    | entry | range | meaning |
+    | --- | --- | --- |
+    | `valid` | 0 to 1 | [paper] z_ans: the answer could be parsed |
+    | `answer` | -1 to 1 | [paper] z_ans: the number, sign(x) log(1 + |x|) / log(10^6), clipped |
+    | `steps` | 0 to 1 | [ours] z_prof measured from the trace: lines / 16, at most 1 |
+    | `additive_operators` | 0 to 1 | [ours] z_prof measured: count of + and - between operands / 8, at most 1 |
+    | `multiplicative_operators` | 0 to 1 | [ours] z_prof measured: count of * and / / 8, at most 1 |
+    | `length` | 0 to 1 | [ours] z_prof measured: generated tokens / their bound |
+    | `cut_off` | 0 to 1 | [ours] z_prof measured: the text hit its bound of tokens |
+    | `critic_correct` | 0 to 1 | [paper] z_conf: the critic's probability of its word for correct; 0.5 without critic |
+    | `critic_entropy` | 0 to 1 | [paper] z_conf: entropy of the verdict in bits; 1 without critic |
+    | `mean_probability` | 0 to 1 | [ours] z_lp: exp of the mean token log-probability |
+    | `min_probability` | 0 to 1 | [ours] z_lp: exp of the smallest token log-probability |
+    | `answer_probability` | 0 to 1 | [ours] z_lp: exp of the mean over the answer's own tokens |
+    | `depth` | 0 to 1 | [ours] refinements before it / rounds |
+    | `repeats_parent` | 0 to 1 | [ours] the refinement kept its draft's answer |
+    | `agreement` | 0 to 1 | [ours] social: share of the other agents with an equal answer |
+    | `is_plurality` | 0 to 1 | [ours] social: the answer is the team's present consensus |
+    | `round` | 0 to 1 | [ours] rounds played / rounds |
+    | `same_answer` | 0 to 1 | [ours] the answer equals the observer's; 1 in one's own z where it is parsed |
+    | `is_target` | 0 to 1 | [ours] the peer whom Concede would adopt; 0 in one's own z |
+
+    ## Rewards
+
+    The reward is what the action brings in this round, given what the peers did [paper]:
+
+        r = r_local + r_global, of -2, -1, 0, 1, 2
+        r_local = [own answer correct after the action] - [correct before]
+        r_global = [consensus correct] - [consensus correct without this agent], after the actions
+
+    The consensus is the plurality of the answers, ties broken by summed confidence, then by the lowest agent [ours]. It
+    is the entry of `info["action_rewards"]` for the action taken: that vector holds what every action would have
+    brought. With `team.refine_samples` = m, Refine's is the mean over m refinements, of which the one taken is drawn.
+
+    The config may have credit given in another way [ours]:
+
+    - `credit` "step" is the reward above. "outcome" is what the debate comes to: the reference answer's share of the
+      final vote, weighted by the calibrated probabilities of being correct, in [0, 1], if this agent takes the action
+      now and all follow the current policy after. Only an env runner that knows the policy, such as SoftRankPO's, can
+      tell; without one it is "step".
+    - `token_price` is what each token that the action has generated takes off.
+    - `tie_tolerance`: rewards within it of the state's best become equal to the best.
+
+    ## Starting state
+
+    Every agent stands at its own first answer to the next question. Questions come in shuffled passes, in each of which
+    every question is met once. `reset(seed=...)` begins the passes anew in the seed's order; without a seed the order
+    goes on, and the first is random. The seed does not reach the models: their texts are as reproducible as the engine,
+    those of a recording entirely. `options` are not used. With several env runners each debates the questions that it
+    owns.
+
+    ## Episode end
+
+    After round T all agents terminate together. No episode is truncated. A step after the end raises ValueError.
+
+    ## Infos
+
+    After a reset: `question`, its id. After a round: `action_rewards`, float32 (K,), NaN where illegal; `r_local`,
+    `r_global` and `tokens` (generated by it) of the action taken. After the last round also, the same for all agents:
+    `correct`, whether the team's answer is; `prompt_tokens`, of which `cached_tokens`, and `generated_tokens` of the
+    solutions that the debate visited and of their ancestors.
+
+    ## Arguments
+
+    `config`, a dict, or RLlib's EnvContext, of:
+
+    | key | default | meaning |
+    | --- | --- | --- |
+    | `questions` | | a callable that returns the question set |
+    | `team` | | a `Team`: `agents`, `rounds`, and how they answer, refine, concede and judge |
+    | `engine` | | a callable that makes the engine, once the first solution is missing |
+    | `credit` | "step" | see Rewards |
+    | `token_price` | 0 | at least 0 |
+    | `tie_tolerance` | 0 | at least 0 |
+    | `calibration` | None | a `Calibration` for the vote of outcome credit; without one its weights are confidences |
+
+    `ExperimentConfig.env_config` makes such a dict from a YAML file's settings. ConfigError is raised where an env
+    runner owns no question, EngineError where the engine fails although it tried again.
+
+    ## Version history
+
+    - v0: initial version.
     """
 
     metadata: dict[str, Any] = {"name": "deliberation_v0", "render_modes": []}
@@ -69,4 +187,8 @@ class DeliberationEnv(MultiAgentEnv):
         self.session.close()
 
 
+ENV_ID = "mpdf_rllib/Deliberation-v0"
+
 register_env("deliberation", DeliberationEnv)
+register_env(ENV_ID, DeliberationEnv)
+gymnasium.register(ENV_ID, "mpdf_rllib.envs:DeliberationEnv", disable_env_checker=True, order_enforce=False)
