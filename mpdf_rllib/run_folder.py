@@ -114,14 +114,18 @@ def _no_policies(run_path: Path, error: Exception) -> str:
 
 
 def _without_place(values: Any) -> Any:
-    """The settings with the recording's place relative to the run folder's, so that both may be moved."""
+    """The settings with the places of recording and questions relative to the run folder's: all may be moved."""
     if not (isinstance(values, dict) and isinstance(values.get("recording"), str)):
         return values
-    run, recording = str(values.get("run_folder")), values["recording"]
-    return values | {
-        "run_folder": None,
-        "recording": recording if "://" in recording else os.path.relpath(recording, run),
-    }
+    run = str(values.get("run_folder"))
+
+    def relative(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: relative(entry) for key, entry in value.items()}
+        return os.path.relpath(value, run) if isinstance(value, str) and os.path.isabs(value) else value
+
+    places = {key: relative(values.get(key)) for key in ("recording", "questions")}
+    return values | places | {"run_folder": None}
 
 
 def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:

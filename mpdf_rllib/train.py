@@ -50,7 +50,7 @@ def train(config: ExperimentConfig, fresh: bool = False) -> list[SystemResult]:
 def algorithm_config(config: ExperimentConfig, env_config: dict[str, Any]) -> SoftRankPOConfig:
     """The experiment's RLlib config, for `build_algo()` or a Tuner."""
     settings = config.algorithm
-    debates = config.questions.train * settings.passes
+    debates = len(config.questions_of("train")) * settings.passes
     return (
         SoftRankPOConfig()
         .environment(DeliberationEnv, env_config=env_config)

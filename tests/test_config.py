@@ -120,7 +120,10 @@ def test_overrides_have_the_types_of_yaml(file):
         ("name=a/b", "name: 'a/b'"),
         ("name=..", "name: '..'"),
         ("team=[3]", "team: [3]"),
-        ("questions={}", "questions.families: missing; it has no default"),
+        ("questions={}", "questions: {}: value error, give either families or file"),
+        ("questions.file={train: a.csv, test: b.csv}", "value error, give either families or file"),
+        ("questions.test=null", "value error, families have no end; give the numbers of train and test questions"),
+        ("questions.file.colums={}", "questions.file.colums: unknown key; did you mean columns?"),
         ("7=1", "7: unknown key"),
     ],
 )

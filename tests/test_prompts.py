@@ -202,5 +202,58 @@ def test_a_prompt_without_shots_is_the_question():
 
 
 def test_a_source_without_prompts_is_named():
-    with pytest.raises(DataError, match="source 'trivia'; add mpdf_rllib/prompts/trivia.yaml"):
+    with pytest.raises(
+        DataError, match="no prompts trivia; give one of addition, arithmetic, generic, multiplication, or the path"
+    ):
         load_prompts("trivia")
+
+
+def test_prompts_without_examples_say_what_to_do():
+    prompts = load_prompts("generic")
+    assert prompts.questions == set()
+    asked = [
+        prompts.answer_turns(5, "1 + 1"),
+        prompts.refine_turns(5, "1 + 1", "3"),
+        prompts.critic_turns("1 + 1", "3"),
+    ]
+    for instruction, query, turns in zip(
+        prompts.instructions, ["Q: 1 + 1", "Draft: 3\nQ: 1 + 1", "Q: 1 + 1\nA: 3"], asked, strict=True
+    ):
+        assert turns == [("user", f"{instruction}\n\n{query}")]
+
+
+def test_an_instruction_opens_the_first_example():
+    prompts = Prompts(answer=((("2", "3"),),), refine=((),), critic=(), max_tokens=1, instructions=("Add one.", "", ""))
+    assert as_text(prompts.answer_turns(0, "4")) == "Add one.\n\nQ: 2\nA: 3\n\nQ: 4\nA:"
+    assert prompts.refine_turns(0, "4", "9") == [("user", "Draft: 9\nQ: 4")]
+
+
+def test_prompts_of_ones_own_have_the_format_of_the_packaged(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "max_tokens: 9\nagents: [{answer: [[1 + 1, 2]], refine: [[3, 1 + 1, 2]]}]\ncritic: [[1 + 1, 2, right]]"
+    )
+    assert load_prompts(str(own)) == Prompts(
+        answer=((("1 + 1", "2"),),), refine=((("3", "1 + 1", "2"),),), critic=(("1 + 1", "2", "right"),), max_tokens=9
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        ("max_tokens: 0\nagents: []\ncritic: []\nshots: 3", ["max_tokens", "agents", "shots"]),
+        (
+            "agents: [{answer: [[a]]}]\ncritic: [[a, b, maybe]]",
+            ["max_tokens", "agents.0.answer.0.1", "agents.0.refine"],
+        ),
+        ("a: [", []),
+        ("", []),
+    ],
+)
+def test_what_is_wrong_with_prompts_of_ones_own_is_named(tmp_path, content, wrong):
+    own = tmp_path / "own.yaml"
+    own.write_text(content)
+    with pytest.raises(DataError, match=f"^prompts {own}: ?") as error:
+        load_prompts(str(own))
+    for key in wrong:
+        assert f"\n  {key}: " in str(error.value)

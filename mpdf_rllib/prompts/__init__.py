@@ -1,11 +1,13 @@
-"""Few-shot prompts: one YAML file a question source, rendered as plain completion or as chat turns."""
+"""Prompts: one YAML file a question source, rendered as plain completion or as chat turns."""
 
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TypeVar
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mpdf_rllib.engine.types import Message
 from mpdf_rllib.errors import DataError
@@ -14,6 +16,9 @@ Shot = TypeVar("Shot")
 
 VERDICTS = (" right", " wrong")
 """The critic's words, [correct, incorrect]."""
+
+PROMPT_FILE = (".yaml", ".yml")
+"""What the path of a file of prompts ends in, and the name of packaged prompts does not."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,14 @@ class Prompts:
         refine: Per agent, the shots of a refinement as (draft, question, answer).
         critic: Shots of the verdict as (question, answer, verdict).
         max_tokens: Bound on the tokens of a solution.
+        instructions: What opens the prompt of a first answer, a refinement and a verdict; "" for nothing.
     """
 
     answer: tuple[tuple[tuple[str, str], ...], ...]
     refine: tuple[tuple[tuple[str, str, str], ...], ...]
     critic: tuple[tuple[str, str, str], ...]
     max_tokens: int
+    instructions: tuple[str, str, str] = ("", "", "")
 
     @property
     def questions(self) -> set[str]:
@@ -41,17 +48,18 @@ class Prompts:
     def answer_turns(self, agent: int, question: str) -> list[Message]:
         """Chat turns that ask `agent` for a first answer."""
         shots = _agent_shots(self.answer, agent)
-        return _turns([(f"Q: {q}", a) for q, a in shots], f"Q: {question}")
+        return _turns(self.instructions[0], [(f"Q: {q}", a) for q, a in shots], f"Q: {question}")
 
     def refine_turns(self, agent: int, question: str, draft: str) -> list[Message]:
         """Chat turns that ask `agent` to revise the draft answer."""
         shots = _agent_shots(self.refine, agent)
-        return _turns([(f"Draft: {d}\nQ: {q}", a) for d, q, a in shots], f"Draft: {draft}\nQ: {question}")
+        asked = [(f"Draft: {d}\nQ: {q}", a) for d, q, a in shots]
+        return _turns(self.instructions[1], asked, f"Draft: {draft}\nQ: {question}")
 
     def critic_turns(self, question: str, solution: str) -> list[Message]:
         """Chat turns that ask for a verdict on a solution."""
         shots = [(f"Q: {q}\nA: {a}", verdict) for q, a, verdict in self.critic]
-        return _turns(shots, f"Q: {question}\nA: {solution}")
+        return _turns(self.instructions[2], shots, f"Q: {question}\nA: {solution}")
 
 
 def as_text(turns: list[Message], label: str = "A:") -> str:
@@ -60,34 +68,76 @@ def as_text(turns: list[Message], label: str = "A:") -> str:
     return "\n\n".join([*blocks, f"{turns[-1][1]}\n{label}"])
 
 
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+
+class _Agent(_Part):
+    answer: tuple[tuple[str, str], ...]
+    refine: tuple[tuple[str, str, str], ...]
+
+
+class _Instructions(_Part):
+    answer: str = ""
+    refine: str = ""
+    critic: str = ""
+
+
+class _Book(_Part):
+    max_tokens: Annotated[int, Field(ge=1)]
+    agents: Annotated[tuple[_Agent, ...], Field(min_length=1)]
+    critic: tuple[tuple[str, str, Literal["right", "wrong"]], ...]
+    instructions: _Instructions = _Instructions()
+
+
 @cache
 def load_prompts(source: str) -> Prompts:
     """Reads the prompts of a question source.
 
+    Args:
+        source: The name of packaged prompts, or the path of a .yaml file in their format: `max_tokens`; `agents`, each
+            with the examples `answer: [[question, answer], ...]` and `refine: [[draft, question, answer], ...]`;
+            `critic: [[question, answer, right or wrong], ...]`; and, where the examples (none of which need be there)
+            do not say what to do, `instructions: {answer: ..., refine: ..., critic: ...}`.
+
     Raises:
-        DataError: The package has no prompts for it.
+        DataError: There are no such prompts, or the file has another format; names all wrong keys.
     """
-    file = resources.files(__package__) / f"{source}.yaml"
-    if not file.is_file():
-        raise DataError(f"no prompts for questions of source {source!r}; add mpdf_rllib/prompts/{source}.yaml")
-    book = yaml.safe_load(file.read_text(encoding="utf-8"))
+    packaged = resources.files(__package__)
+    file = Path(source) if source.endswith(PROMPT_FILE) else packaged / f"{source}.yaml"
+    try:
+        book = _Book.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        names = sorted(entry.name.removesuffix(".yaml") for entry in packaged.iterdir() if entry.name.endswith(".yaml"))
+        raise DataError(f"no prompts {source}; give one of {', '.join(names)}, or the path of a .yaml file") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"prompts {source}: {error}; give a YAML file that can be read") from error
+    except ValidationError as error:
+        wrong = [f"  {'.'.join(map(str, detail['loc']))}: {detail['msg'].lower()}" for detail in error.errors()]
+        raise DataError("\n".join([f"prompts {source}:", *wrong])) from error
     return Prompts(
-        answer=tuple(tuple(map(tuple, agent["answer"])) for agent in book["agents"]),
-        refine=tuple(tuple(map(tuple, agent["refine"])) for agent in book["agents"]),
-        critic=tuple(map(tuple, book["critic"])),
-        max_tokens=book["max_tokens"],
+        answer=tuple(agent.answer for agent in book.agents),
+        refine=tuple(agent.refine for agent in book.agents),
+        critic=book.critic,
+        max_tokens=book.max_tokens,
+        instructions=(book.instructions.answer, book.instructions.refine, book.instructions.critic),
     )
 
 
-def _turns(shots: list[tuple[str, str]], query: str) -> list[Message]:
+def _turns(instruction: str, shots: list[tuple[str, str]], query: str) -> list[Message]:
+    asked = [ask for ask, _ in shots] + [query]
+    asked[0] = f"{instruction.strip()}\n\n{asked[0]}" if instruction else asked[0]
     turns: list[Message] = []
-    for ask, reply in shots:
+    for ask, (_, reply) in zip(asked, shots, strict=False):
         turns += [("user", ask), ("assistant", reply)]
-    return [*turns, ("user", query)]
+    return [*turns, ("user", asked[-1])]
 
 
 def _agent_shots(shots: tuple[tuple[Shot, ...], ...], agent: int) -> tuple[Shot, ...]:
-    """Agents beyond the written sets reuse one with its shots rotated, so that no two prompts are equal."""
+    """Agents beyond the written sets reuse one with its shots rotated, so that no two prompts are equal.
+
+    Without shots they are, and the agents differ by what they draw.
+    """
     own = shots[agent % len(shots)]
-    turn = agent // len(shots) % len(own)
+    turn = agent // len(shots) % max(len(own), 1)
     return own[turn:] + own[:turn]

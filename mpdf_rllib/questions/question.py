@@ -24,7 +24,7 @@ class Question:
         text: What the agents are asked.
         answer: The reference answer, accepted by its own checker.
         kind: Which checker reads and compares answers.
-        source: The family or data set that it comes from; it names the prompts.
+        source: The prompts that it is asked with, called like its family, or the path of the user's own.
     """
 
     id: str

@@ -1,0 +1,131 @@
+"""Questions from the user's own files."""
+
+import difflib
+import hashlib
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mpdf_rllib.errors import ConfigError, DataError
+from mpdf_rllib.prompts import load_prompts
+from mpdf_rllib.questions.families import Split
+from mpdf_rllib.questions.question import Kind, Question
+from mpdf_rllib.questions.tables import Complain, read_rows
+
+Role = Literal["text", "answer", "id"]
+
+MIN_TRAIN = 10
+"""Training questions that an experiment needs at least."""
+LISTED = 20
+"""Problems that an error lists; it counts the others."""
+
+
+def file_questions(
+    files: Mapping[Split, str],
+    columns: Mapping[Role, str],
+    kind: Kind,
+    prompts: str,
+    split: Split,
+    count: int | None = None,
+    seed: int = 0,
+) -> list[Question]:
+    """Draws the questions of one split. The other's file is read too: no question may be in both.
+
+    Args:
+        files: The .jsonl, .csv or .parquet file of each split.
+        columns: Which column holds the question's text, its reference answer and, if any does, its id; otherwise the
+            id is a hash of the text.
+        kind: Which checker reads and compares the answers.
+        prompts: What the questions are asked with; see `load_prompts`.
+        split: Whose questions.
+        count: How many to draw, all by default. A smaller draw is the beginning of a larger one.
+        seed: Of the draw.
+
+    Returns:
+        The questions as they were drawn, or all as they stand in the file.
+
+    Raises:
+        DataError: The prompts, a file or rows cannot be used; names all rows of both files.
+        ConfigError: More are asked for than there are.
+    """
+    problems: list[str] = []
+    first = {("text", _content(text)): f"the prompts {prompts}" for text in load_prompts(prompts).questions}
+    questions: dict[Split, list[Question]] = {name: [] for name in files}
+    for split_name, file in files.items():
+        path = Path(file).absolute()
+        found = len(problems)
+
+        def complain(place: str, problem: str, path: Path = path) -> None:
+            problems.append(f"{path} {place}: {problem}" if place else f"{path}: {problem}")
+
+        for place, values in _values(path, columns, complain):
+            content = _content(values["text"])
+            own_id = values.get("id") or hashlib.sha256(content.encode()).hexdigest()[:16]
+            here = f"{path} {place}"
+            same_text, same_id = (first.setdefault(key, here) for key in (("text", content), ("id", own_id)))
+            if same_text != here:
+                complain(place, f"the same question is in {same_text}; leave one out")
+            elif same_id != here:
+                complain(place, f"id {own_id!r} again, first in {same_id}; give each question its own")
+            try:
+                questions[split_name].append(Question(own_id, values["text"], values["answer"], kind, prompts))
+            except DataError as error:
+                complain(place, str(error))
+        if not questions[split_name] and len(problems) == found:
+            complain("", "it holds no questions")
+    if problems:
+        listed = problems[:LISTED] + [f"and {len(problems) - LISTED} more"] * (len(problems) > LISTED)
+        raise DataError("\n  ".join(["questions.file:", *listed]))
+    return _draw(questions[split], files[split], split, count, seed)
+
+
+def _draw(questions: list[Question], file: str, split: Split, count: int | None, seed: int) -> list[Question]:
+    if split == "train" and len(questions) < MIN_TRAIN:
+        raise ConfigError(f"questions.file.train: {file} has {len(questions)} questions; give at least {MIN_TRAIN}")
+    if count is None:
+        return questions
+    if count > len(questions):
+        raise ConfigError(f"questions.{split}: {count} is more than the {len(questions)} in {file}; ask for fewer")
+    return [questions[row] for row in np.random.default_rng(seed).permutation(len(questions))[:count]]
+
+
+def _content(text: str) -> str:
+    """The text whatever its white space: questions that agree in it are one."""
+    return " ".join(text.split())
+
+
+def _values(path: Path, columns: Mapping[Role, str], complain: Complain) -> Iterator[tuple[str, dict[Role, str]]]:
+    """The place and, by role, the text of each row that has all that it should."""
+    rows = read_rows(path, complain)
+    there = list(dict.fromkeys(column for row in rows for column in row.values))
+    missing = {role: column for role, column in columns.items() if rows and column not in there}
+    for role, column in missing.items():
+        nearest = difflib.get_close_matches(column, there, n=1)
+        remedy = f"did you mean {nearest[0]!r}?" if nearest else "set questions.file.columns."
+        complain("", f"no column {column!r} for the {role}; {remedy} There are {', '.join(map(repr, there))}")
+    if missing:
+        return
+    for place, row in rows:
+        values: dict[Role, str] = {}
+        for role, column in columns.items():
+            try:
+                values[role] = _as_text(row.get(column))
+            except ValueError as error:
+                complain(place, f"no {role}: {column!r} {error}")
+        if len(values) == len(columns):
+            yield place, values
+
+
+def _as_text(value: Any) -> str:
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        raise ValueError("is empty")
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return format(Decimal(str(value)), "f")
+    if not isinstance(value, str):
+        raise ValueError(f"is {value!r:.40}, not a text or a number")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("holds half a surrogate pair")
+    return value.strip()
