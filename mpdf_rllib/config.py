@@ -169,6 +169,11 @@ class AlgorithmSection(Section):
     """The variants to train, by kind of credit."""
     tau: Annotated[float, Field(gt=0)] = 0.5
     beta: Annotated[float, Field(gt=0)] = 0.3
+    objective: Literal["rank_matching", "log_policy"] = "rank_matching"
+    """Of stage two: Eq. 4 on advantages [ours], or Eq. 3 as printed [paper]."""
+    entropy_coeff: Annotated[float, Field(ge=0)] = 0.0
+    static_corpus: bool = False
+    """Whether stage two learns from the debates of its first iteration alone [paper]."""
     warm_start_iterations: Annotated[int, Field(ge=0)] = 2
     iterations: Annotated[int, Field(ge=1)] = 6
     """Of stage two."""

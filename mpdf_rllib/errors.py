@@ -1,7 +1,8 @@
-"""The error model: three kinds of failure, told apart by who can mend them.
+"""The error model: four kinds of failure, told apart by who can mend them.
 
 - `ConfigError`: the user's config, command line or files. Names the key, file or row, its value and the remedy.
 - `DataError`: a question, a recording or a checkpoint that cannot be used as it is. Names the file or the question.
+- `TrainingError`: learning diverged. Names the iteration and the settings to change; earlier checkpoints are kept.
 - `EngineError`: a language-model engine failed although it was retried. What was recorded before is kept.
 
 Commands print these as one message without a traceback and exit with status 2. Everything else is a bug of ours and
@@ -19,6 +20,10 @@ class ConfigError(MPDFError):
 
 class DataError(MPDFError):
     """A question, recording or checkpoint that cannot be used."""
+
+
+class TrainingError(MPDFError):
+    """The loss of a policy became NaN or infinite."""
 
 
 class EngineError(MPDFError):

@@ -3,16 +3,13 @@
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
-from ray.rllib.core.rl_module.rl_module import RLModule
 
 from mpdf_rllib import cli, run_folder
+from mpdf_rllib.algorithms.checkpoints import load_module
 from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
-from mpdf_rllib.algorithms.softrankpo import POLICY
 from mpdf_rllib.baselines.bounds import fit_calibration, informed_ceiling, oracle
 from mpdf_rllib.baselines.outcome import Outcome
 from mpdf_rllib.baselines.schedules import always_refine, best_schedule, play, play_schedule
@@ -22,7 +19,6 @@ from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.envs.debate_batch import Observation
-from mpdf_rllib.errors import DataError
 from mpdf_rllib.record import RecordedTrees, record
 from mpdf_rllib.results import SystemResult, results_table, write_results
 
@@ -108,19 +104,6 @@ def _bounds(trees: RecordedTrees) -> list[SystemResult]:
         SystemResult("informed ceiling (cross-fitted, sees all)", (ceiling,)),
         SystemResult("oracle (some solution is right)", (oracle(trees.test),)),
     ]
-
-
-def load_module(checkpoint: Path) -> RLModule:
-    """The trained RLModule of a checkpoint, policy and reference.
-
-    Raises:
-        DataError: There is none, or it was damaged.
-    """
-    path = checkpoint / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / POLICY
-    try:
-        return RLModule.from_checkpoint(path)
-    except Exception as error:  # unpickling raises anything
-        raise DataError(f"{path} holds no policy that can be read ({error}); `train --fresh` trains anew") from error
 
 
 def _label(kind: CreditKind) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import os
 import sys
 from functools import partial
@@ -58,6 +59,9 @@ def algorithm_config(config: ExperimentConfig, env_config: dict[str, Any]) -> So
         .training(
             tau=settings.tau,
             beta=settings.beta,
+            objective=settings.objective,
+            entropy_coeff=settings.entropy_coeff,
+            static_corpus=settings.static_corpus,
             warm_start_iterations=settings.warm_start_iterations,
             num_epochs=settings.epochs,
             minibatch_size=settings.minibatch_size,
@@ -146,10 +150,11 @@ class _TrialProgress(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info) -> None:
         debate = result["env_runners"]["debate"]
         shares = "/".join(f"{100 * debate[name]:.0f}" for name in ACTIONS)
+        held = not math.isnan(debate["accuracy"])  # not where the corpus is static
         self._bar.update(
             self._task,
             completed=sum((trial.last_result or {}).get("training_iteration", 0) for trial in trials),
-            debates=f"accuracy {debate['accuracy']:.3f}, P/R/C {shares} %",
+            debates=f"accuracy {debate['accuracy']:.3f}, P/R/C {shares} %" if held else "no new debates",
         )
 
     def on_experiment_end(self, trials: list[Trial], **info) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from mpdf_rllib.algorithms.softrankpo import SoftRankPOConfig
 from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
@@ -36,10 +37,12 @@ def debate_config(
     } | settings
 
 
-def small_config(debates: int = 16, env: type = DeliberationEnv, **settings: Any) -> SoftRankPOConfig:
+def small_config(
+    debates: int = 16, env: type = DeliberationEnv, config: AlgorithmConfig | None = None, **settings: Any
+) -> AlgorithmConfig:
     """An algorithm whose iterations are one sample of so many debates, of which it makes small updates."""
     return (
-        SoftRankPOConfig()
+        (config or SoftRankPOConfig())
         .environment(env, env_config=debate_config(**settings))
         .env_runners(num_envs_per_env_runner=debates)
         .training(num_epochs=2, minibatch_size=48, train_batch_size_per_learner=3 * debates)

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import yaml
 from mpdf_rllib.config import CreditConfig, load_config
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.train import algorithm_config
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "tuned_examples").glob("*.yaml"))
@@ -47,6 +49,33 @@ def test_the_resolved_config_is_a_config(path, tmp_path):
     resolved = tmp_path / "config.yaml"
     resolved.write_text(config.to_yaml())
     assert load_config(resolved) == config
+
+
+def keys_of(values: dict, prefix: str = "") -> set[str]:
+    nested = [keys_of(value, f"{prefix}{key}.") for key, value in values.items() if isinstance(value, dict)]
+    return {f"{prefix}{key}" for key in values}.union(*nested)
+
+
+def test_the_main_job_names_every_key():
+    path = ROOT / "tuned_examples/math.yaml"
+    assert keys_of(yaml.safe_load(path.read_text())) == keys_of(load_config(path).model_dump())
+
+
+def test_the_settings_of_the_algorithm_reach_rllib(file):
+    changed = {
+        "tau": 0.75,
+        "beta": 0.5,
+        "objective": "log_policy",
+        "entropy_coeff": 0.25,
+        "static_corpus": True,
+        "warm_start_iterations": 7,
+        "weight_decay": 0.125,
+        "lr": 0.5,
+        "minibatch_size": 9,
+    }
+    overrides = [f"algorithm.{name}={json.dumps(value)}" for name, value in changed.items()]
+    config = algorithm_config(load_config(file, overrides), {})
+    assert {name: config[name] for name in changed} == changed
 
 
 def test_what_is_not_said_has_its_default(file):
@@ -106,6 +135,9 @@ def test_overrides_have_the_types_of_yaml(file):
         ("team.prompt=yes please", "team.prompt: 'yes please': input should be 'auto', 'chat' or 'completion'"),
         ("algorithm.tau=0", "algorithm.tau: 0: input should be greater than 0"),
         ("algorithm.beta=.nan", "algorithm.beta: nan"),
+        ("algorithm.objective=eq3", "algorithm.objective: 'eq3': input should be 'rank_matching' or 'log_policy'"),
+        ("algorithm.entropy_coeff=-1", "algorithm.entropy_coeff: -1: input should be greater than or equal to 0"),
+        ("algorithm.static_corpus=[]", "algorithm.static_corpus: []: input should be a valid boolean"),
         ("algorithm.beta=.inf", "algorithm.beta: inf"),
         ("algorithm.heads=5", "algorithm.heads: 5: value error, it does not divide algorithm.dim, 48"),
         ("questions.seed=-1", "questions.seed: -1"),

@@ -1,10 +1,15 @@
-"""SoftRankPO on debates that it should solve: one agent is right and confident, and all others should concede to it."""
+"""Every algorithm on debates that it should solve: one agent is right and sure, and all others should concede to it."""
 
 from functools import partial
+from typing import Any
 
 import pytest
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from rllib_fixtures import FAMILIES, debate_config, small_config, start_ray  # noqa: F401
 
+from mpdf_rllib.algorithms.grpo import GRPOConfig
+from mpdf_rllib.algorithms.ppo import ppo_config
+from mpdf_rllib.algorithms.softrankpo import SoftRankPOConfig
 from mpdf_rllib.engine import Generation, GenerationRequest
 from mpdf_rllib.engine.scripted import ScriptedEngine
 from mpdf_rllib.questions import generate_questions
@@ -32,26 +37,47 @@ def accuracies(result: dict) -> dict[str, float]:
     return {"team": debate["accuracy"], "agents": (1 + 9 * debate["r_local"]) / 3}
 
 
-@pytest.mark.parametrize("credit", ["step", "outcome"])
-def test_all_learn_to_concede_to_the_agent_that_is_right(credit):
-    settings = {"engine": partial(ScriptedEngine, one_agent_knows), "credit": credit}
+def learned(config: AlgorithmConfig, **settings: Any) -> tuple[dict[str, float], dict[str, float]]:
+    """Accuracies of the first iteration's debates, and of greedy debates on other questions after six iterations."""
+    settings |= {"engine": partial(ScriptedEngine, one_agent_knows)}
     algorithm = (
-        small_config(DEBATES, questions=DEBATES, **settings)
-        .training(warm_start_iterations=1)
+        small_config(DEBATES, config=config, questions=DEBATES, **settings)
         .evaluation(
             evaluation_interval=1000,
             evaluation_duration=DEBATES,
-            evaluation_config={
-                "explore": False,
-                "env_config": debate_config(DEBATES, split="test", **settings),
-            },
+            evaluation_config={"explore": False, "env_config": debate_config(DEBATES, split="test", **settings)},
         )
         .build_algo()
     )
-    uniform = accuracies(algorithm.train())
+    first = accuracies(algorithm.train())
     for _ in range(5):
         algorithm.train()
-    learned = accuracies(algorithm.evaluate())
+    last = accuracies(algorithm.evaluate())
     algorithm.stop()
+    return first, last
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "credit"),
+    [
+        (SoftRankPOConfig, {}, "step"),
+        (SoftRankPOConfig, {}, "outcome"),
+        (SoftRankPOConfig, {"objective": "log_policy"}, "step"),
+        (SoftRankPOConfig, {"static_corpus": True}, "step"),
+        (GRPOConfig, {}, "step"),
+    ],
+)
+def test_all_learn_to_concede_to_the_agent_that_is_right(config, settings, credit):
+    uniform, last = learned(config().training(warm_start_iterations=1, **settings), credit=credit)
     assert max(uniform.values()) < THRESHOLD
-    assert min(learned.values()) >= THRESHOLD
+    assert min(last.values()) >= THRESHOLD
+
+
+def test_ppo_learns_it_too_from_a_policy_that_knows_nothing(tmp_path):
+    unknowing = small_config().training(warm_start_iterations=0, lr=1e-9).build_algo()
+    unknowing.train()
+    unknowing.save_to_path(tmp_path)
+    unknowing.stop()
+    first, last = learned(ppo_config(tmp_path))
+    assert max(first.values()) < THRESHOLD
+    assert min(last.values()) >= THRESHOLD

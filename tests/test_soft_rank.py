@@ -9,8 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, zscore
 
+from mpdf_rllib.algorithms.softrankpo.losses import centred, rank_matching_loss
 from mpdf_rllib.algorithms.softrankpo.soft_rank import best_action_labels, has_preference, soft_rank_advantages
-from mpdf_rllib.algorithms.softrankpo.softrankpo_torch_learner import centred, rank_matching_loss
 from mpdf_rllib.envs.debate_batch import DebateBatch
 
 TAUS = st.sampled_from([0.4, 0.5, 0.8, 1.0, 2.0, 5.0])

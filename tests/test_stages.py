@@ -7,9 +7,9 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis.target_network_api import TARGET_NETWORK_ACTION_DIST_INPUTS
 from rllib_fixtures import debate_config, questions_of, small_config, start_ray  # noqa: F401
 
-from mpdf_rllib.algorithms.softrankpo import POLICY, softrankpo
-from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ADVANTAGES, LABELS, PREFERENCE, SoftRankAdvantages
-from mpdf_rllib.algorithms.softrankpo.softrankpo_torch_learner import rank_matching_loss
+from mpdf_rllib.algorithms.softrankpo import POLICY, soft_rank_advantages, softrankpo
+from mpdf_rllib.algorithms.softrankpo.losses import rank_matching_loss
+from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ADVANTAGES, LABELS, PREFERENCE, ActionAdvantages
 from mpdf_rllib.envs.credit import outcome_credit
 from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
@@ -96,8 +96,11 @@ class TestLearner:
 
     def test_tau_and_weight_decay_reach_what_they_are_for(self, learner):
         pipeline = learner.config.build_learner_connector(None, None)
-        (ranks,) = [connector for connector in pipeline.connectors if isinstance(connector, SoftRankAdvantages)]
-        assert ranks.tau == 0.25
+        (connector,) = [connector for connector in pipeline.connectors if isinstance(connector, ActionAdvantages)]
+        rewards = np.array([[0.0, 1.0, 5.0]])
+        np.testing.assert_array_equal(
+            connector.advantages(rewards, mask=np.ones((1, 3), bool)), soft_rank_advantages(rewards, 0.25)
+        )
         (optimizer,) = learner.get_optimizers_for_module(POLICY)
         assert {group["weight_decay"] for _, each in [optimizer] for group in each.param_groups} == {0.125}
 

@@ -1,11 +1,16 @@
 """SoftRankPO: imitate the best actions of uniform debates, then match the policy's log-ratios to ranks of rewards."""
 
+import difflib
+from functools import partial
+from typing import Any, Literal
+
 import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
@@ -19,20 +24,16 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
+from mpdf_rllib.algorithms.debate_settings import set_up_for_debates
 from mpdf_rllib.algorithms.meta_policy_rl_module import MetaPolicyRLModule
-from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import SoftRankAdvantages
+from mpdf_rllib.algorithms.softrankpo.losses import OBJECTIVES
+from mpdf_rllib.algorithms.softrankpo.soft_rank import soft_rank_advantages
+from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ActionAdvantages, Advantages
 from mpdf_rllib.algorithms.softrankpo.softrankpo_torch_learner import SoftRankPOTorchLearner
-from mpdf_rllib.envs.debate_metrics import DebateMetrics
-from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
 from mpdf_rllib.errors import EngineError
 
-POLICY = "meta_policy"
-"""RLlib takes an algorithm whose only policy is `default_policy` for a single-agent one."""
-
-
-def map_to_shared_policy(agent_id, episode, **kwargs) -> str:
-    """All agents share one set of weights [paper]."""
-    return POLICY
+STATIC_CORPUS = "static_corpus"
+"""What a checkpoint calls the debates that stage two learns from, where they stay the same."""
 
 
 class SoftRankPOConfig(AlgorithmConfig):
@@ -42,6 +43,9 @@ class SoftRankPOConfig(AlgorithmConfig):
         super().__init__(algo_class=algo_class or SoftRankPO)
         self.tau = 0.5
         self.beta = 0.3
+        self.entropy_coeff = 0.0
+        self.objective = "rank_matching"
+        self.static_corpus = False
         self.warm_start_iterations = 2
         self.weight_decay = 1e-3
 
@@ -49,16 +53,7 @@ class SoftRankPOConfig(AlgorithmConfig):
         self.num_epochs = 5
         self.minibatch_size = 256
         self.shuffle_batch_per_epoch = True
-        self.train_batch_size_per_learner = 512
-        self.batch_mode = "complete_episodes"
-        self.num_env_runners = 0
-        self.num_envs_per_env_runner = 64
-        self.env_runner_cls = DeliberationEnvRunner
-        # RLlib drops what takes longer; a language model may take this long.
-        self.sample_timeout_s = 3600.0
-        self.callbacks_class = DebateMetrics
-        self.policies = {POLICY}
-        self.policy_mapping_fn = map_to_shared_policy
+        set_up_for_debates(self)
 
     @override(AlgorithmConfig)
     def training(
@@ -66,6 +61,9 @@ class SoftRankPOConfig(AlgorithmConfig):
         *,
         tau: float = NotProvided,
         beta: float = NotProvided,
+        entropy_coeff: float = NotProvided,
+        objective: Literal["rank_matching", "log_policy"] = NotProvided,
+        static_corpus: bool = NotProvided,
         warm_start_iterations: int = NotProvided,
         weight_decay: float = NotProvided,
         **kwargs,
@@ -74,7 +72,14 @@ class SoftRankPOConfig(AlgorithmConfig):
 
         Args:
             tau: Positive; the temperature of the ranks, 0.5 [paper].
-            beta: Positive; the larger, the closer the policy stays to its reference [ours: 0.3].
+            beta: Positive; the larger, the closer the policy stays to its reference [ours: 0.3]. It scales the
+                log-ratios in rank matching and the KL in Eq. 3.
+            entropy_coeff: At least 0; lambda of Eq. 3, what a nat of entropy is worth in stage two [ours: 0].
+            objective: Of stage two; see `losses`. "rank_matching", the default [ours], is Eq. 4 on advantages and has a
+                minimum; "log_policy" is Eq. 3 as printed [paper] and has none.
+            static_corpus: Whether stage two learns from the debates of its first iteration alone, which follow pi_sft
+                [paper]; by default it holds new ones in each [ours]. Their rewards stay as they were: outcome credit
+                goes on following pi_sft.
             warm_start_iterations: At least 0; iterations of stage one, cross-entropy on the best actions of uniform
                 debates. The policy at their end is the frozen reference of stage two.
             weight_decay: AdamW's, at least 0.
@@ -84,6 +89,9 @@ class SoftRankPOConfig(AlgorithmConfig):
         own = {
             "tau": tau,
             "beta": beta,
+            "entropy_coeff": entropy_coeff,
+            "objective": objective,
+            "static_corpus": static_corpus,
             "warm_start_iterations": warm_start_iterations,
             "weight_decay": weight_decay,
         }
@@ -95,14 +103,31 @@ class SoftRankPOConfig(AlgorithmConfig):
     @override(AlgorithmConfig)
     def validate(self) -> None:
         super().validate()
+        self._refuse_unknown_settings()
         for name in ("tau", "beta"):
-            if not getattr(self, name) > 0:
+            if name in vars(self) and not getattr(self, name) > 0:  # GRPO has no tau
                 self._value_error(f"{name} is {getattr(self, name)}; it must be positive")
-        for name in ("warm_start_iterations", "weight_decay"):
+        if self.objective not in OBJECTIVES:
+            self._value_error(f"objective is {self.objective!r}; it must be one of {', '.join(OBJECTIVES)}")
+        for name in ("entropy_coeff", "warm_start_iterations", "weight_decay"):
             if not getattr(self, name) >= 0:
                 self._value_error(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.batch_mode != "complete_episodes":
             self._value_error(f"batch_mode is {self.batch_mode!r}; SoftRankPO learns from 'complete_episodes'")
+
+    def _refuse_unknown_settings(self) -> None:
+        """Refuses what RLlib lets through where settings come as a dict, as Tune's do, or are assigned."""
+        known = vars(type(self)()).keys()
+        for name in sorted(vars(self).keys() - known - {"class"}):  # RLlib's own addition
+            if name.startswith("__"):  # Tune's own, such as __trial_info__
+                continue
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            self._value_error(f"{name}: unknown setting of {type(self).__name__}{hint}")
+
+    def action_advantages(self) -> Advantages:
+        """How a state's reward vector becomes its advantages."""
+        return partial(soft_rank_advantages, tau=self.tau)
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -120,7 +145,7 @@ class SoftRankPOConfig(AlgorithmConfig):
     @override(AlgorithmConfig)
     def build_learner_connector(self, input_observation_space, input_action_space, device=None):
         pipeline = super().build_learner_connector(input_observation_space, input_action_space, device)
-        pipeline.insert_after("AddColumnsFromEpisodesToTrainBatch", SoftRankAdvantages(tau=self.tau))
+        pipeline.insert_after("AddColumnsFromEpisodesToTrainBatch", ActionAdvantages(self.action_advantages()))
         return pipeline
 
 
@@ -136,6 +161,7 @@ class SoftRankPO(Algorithm):
     def setup(self, config) -> None:
         # Torch would take all cores, also beside an engine that runs on them.
         torch.set_num_threads(int(config.num_cpus_for_main_process) or 1)
+        self._corpus: list[MultiAgentEpisode] | None = None
         super().setup(config)
 
     @override(Algorithm)
@@ -143,27 +169,17 @@ class SoftRankPO(Algorithm):
         """One iteration of either stage; the loss and the exploration follow from whether the reference is frozen.
 
         1. Stage two begins once the warm start's iterations are over: the policy becomes the reference.
-        2. Sample complete debates with the current policy, uniformly during the warm start.
+        2. Sample complete debates with the current policy, uniformly during the warm start; where the corpus is static,
+           stage two does so only once.
         3. Update the policy on them for `num_epochs`.
         4. Send the weights to the env runners.
         """
         if self.iteration == self.config.warm_start_iterations:
             self._freeze_reference()
 
-        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            episodes, env_runner_results = synchronous_parallel_sample(
-                worker_set=self.env_runner_group,
-                max_env_steps=self.config.total_train_batch_size,
-                sample_timeout_s=self.config.sample_timeout_s,
-                _uses_new_env_runners=True,
-                _return_metrics=True,
-            )
-        if not episodes:
-            raise EngineError(
-                f"no env runner returned a debate within sample_timeout_s={self.config.sample_timeout_s} s; "
-                "raise it for slow models, or look for the env runners' errors above"
-            )
-        self.metrics.aggregate(env_runner_results, key=ENV_RUNNER_RESULTS)
+        episodes = self._corpus or self._sample()
+        if self.config.static_corpus and self.iteration >= self.config.warm_start_iterations:
+            self._corpus = episodes
 
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             learner_results = self.learner_group.update(
@@ -182,12 +198,43 @@ class SoftRankPO(Algorithm):
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
 
+    def _sample(self) -> list[MultiAgentEpisode]:
+        """Complete debates of all env runners together.
+
+        Raises:
+            EngineError: None came back in time.
+        """
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            episodes, env_runner_results = synchronous_parallel_sample(
+                worker_set=self.env_runner_group,
+                max_env_steps=self.config.total_train_batch_size,
+                sample_timeout_s=self.config.sample_timeout_s,
+                _uses_new_env_runners=True,
+                _return_metrics=True,
+            )
+        if not episodes:
+            raise EngineError(
+                f"no env runner returned a debate within sample_timeout_s={self.config.sample_timeout_s} s; "
+                "raise it for slow models, or look for the env runners' errors above"
+            )
+        self.metrics.aggregate(env_runner_results, key=ENV_RUNNER_RESULTS)
+        return episodes
+
     def _freeze_reference(self) -> None:
         """Makes the present policy the frozen reference, on all learners and, for exploration, all env runners."""
         self.learner_group.foreach_learner(
             lambda learner: learner.module.foreach_module(lambda _, module: module.unwrapped().freeze_reference())
         )
         self._sync_env_runners()
+
+    @override(Algorithm)
+    def get_state(self, *args, **kwargs) -> dict[str, Any]:
+        return super().get_state(*args, **kwargs) | {STATIC_CORPUS: self._corpus}
+
+    @override(Algorithm)
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self._corpus = state.get(STATIC_CORPUS)
 
     @override(Algorithm)
     def restore_from_path(self, path, *args, **kwargs) -> None:

@@ -1,33 +1,38 @@
 """Learner connector: reward vectors of the episodes' infos -> what the loss needs of each state."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.utils.annotations import override
 
-from mpdf_rllib.algorithms.softrankpo.soft_rank import (
-    best_action_labels,
-    has_preference,
-    soft_rank_advantages,
-)
+from mpdf_rllib.algorithms.softrankpo.soft_rank import best_action_labels, has_preference
 
 ACTION_REWARDS = "action_rewards"
 ADVANTAGES = "action_advantages"
 LABELS = "best_action_labels"
 PREFERENCE = "has_preference"
 
+Advantages = Callable[..., np.ndarray]
+"""Called with rewards, (..., K), and `mask`, the legal actions; returns float64, (..., K), 0 where illegal."""
 
-class SoftRankAdvantages(ConnectorV2):
+
+class ActionAdvantages(ConnectorV2):
     """Adds what the loss needs of each agent step.
 
     Columns, float32: `ADVANTAGES` (K,); `LABELS` (K,), the warm start's; `PREFERENCE`, 1 where the rewards of the
-    state's actions differ. Ranks are taken within one state, so episodes may be sharded over learners.
+    state's actions differ. Each is a function of one state, so episodes may be sharded over learners.
     """
 
-    def __init__(self, input_observation_space=None, input_action_space=None, *, tau: float):
-        super().__init__(input_observation_space, input_action_space)
-        self.tau = tau
+    def __init__(self, advantages: Advantages):
+        """Makes the connector.
+
+        Args:
+            advantages: Makes the advantages of the rewards.
+        """
+        super().__init__()
+        self.advantages = advantages
 
     @override(ConnectorV2)
     def __call__(self, *, rl_module, batch: dict[str, Any], episodes, metrics=None, **kwargs) -> dict[str, Any]:
@@ -42,7 +47,7 @@ class SoftRankAdvantages(ConnectorV2):
         ).astype(np.float64)
         legal = ~np.isnan(rewards)
         columns = {
-            ADVANTAGES: soft_rank_advantages(rewards, self.tau, legal),
+            ADVANTAGES: self.advantages(rewards, mask=legal),
             LABELS: best_action_labels(rewards),
             PREFERENCE: has_preference(rewards, legal),
         }

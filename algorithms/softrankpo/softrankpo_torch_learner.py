@@ -1,4 +1,4 @@
-"""SoftRankPO's losses: cross-entropy during the warm start, rank matching after."""
+"""SoftRankPO's learner: cross-entropy during the warm start, the config's objective after."""
 
 from typing import Any
 
@@ -9,34 +9,10 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.apis.target_network_api import TARGET_NETWORK_ACTION_DIST_INPUTS
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.typing import ModuleID
-from torch import Tensor
 
+from mpdf_rllib.algorithms.softrankpo.losses import OBJECTIVES, entropy, kl_divergence
 from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ADVANTAGES, LABELS, PREFERENCE
-
-
-def centred(values: Tensor, legal: Tensor) -> Tensor:
-    """Subtracts the mean over legal actions: (B, K) and bool (B, K) -> (B, K), 0 where illegal."""
-    values = torch.where(legal, values, 0.0)
-    return torch.where(legal, values - values.sum(-1, keepdim=True) / legal.sum(-1, keepdim=True), 0.0)
-
-
-def rank_matching_loss(logp: Tensor, reference_logp: Tensor, advantages: Tensor, legal: Tensor, beta: float) -> Tensor:
-    """Mean over legal actions of (c(beta log pi / pi_ref) - A)^2: Eq. 4 [paper] with A in place of R [ours].
-
-    c centres over the legal actions. The minimum is pi = pi_ref exp(A / beta) / Z.
-
-    Args:
-        logp: Log-probabilities of the policy, shape (B, K).
-        reference_logp: Of the frozen reference, shape (B, K).
-        advantages: Centred over legal actions, shape (B, K).
-        legal: bool, shape (B, K).
-        beta: Positive; the larger, the closer to the reference.
-
-    Returns:
-        Shape (B,).
-    """
-    gap = centred(beta * (logp - reference_logp), legal) - advantages
-    return torch.where(legal, gap**2, 0.0).sum(-1) / legal.sum(-1)
+from mpdf_rllib.errors import TrainingError
 
 
 class SoftRankPOTorchLearner(TorchLearner):
@@ -55,20 +31,25 @@ class SoftRankPOTorchLearner(TorchLearner):
         legal = batch[Columns.OBS]["action_mask"] > 0
         logp = torch.log_softmax(fwd_out[Columns.ACTION_DIST_INPUTS], -1)
         reference_logp = torch.log_softmax(fwd_out[TARGET_NETWORK_ACTION_DIST_INPUTS], -1)
+        entropies = entropy(logp, legal)
         if self.module[module_id].unwrapped().reference_frozen:
-            losses = rank_matching_loss(logp, reference_logp, batch[ADVANTAGES], legal, config.beta)
+            losses = OBJECTIVES[config.objective](logp, reference_logp, batch[ADVANTAGES], legal, config.beta)
+            losses = losses - config.entropy_coeff * entropies
         else:
             losses = -(batch[LABELS] * logp).sum(-1)
         preference = batch[PREFERENCE]
         policy_loss = (losses * preference).sum() / preference.sum().clamp(min=1)
+        if not policy_loss.isfinite():
+            raise TrainingError(
+                f"iteration {self._weights_seq_no}: the loss of {module_id} is {policy_loss.item()}; lower lr, now "
+                f"{config.lr} (objective is {config.objective!r}: 'log_policy' has no minimum, 'rank_matching' has)"
+            )
 
-        p = logp.exp()
-        entropy = -(p * logp).sum(-1).mean()
         self.metrics.log_dict(
             {
                 POLICY_LOSS_KEY: policy_loss.detach(),
-                ENTROPY_KEY: entropy.detach(),
-                "kl_to_reference": (p * (logp - reference_logp)).sum(-1).mean().detach(),
+                ENTROPY_KEY: entropies.mean().detach(),
+                "kl_to_reference": kl_divergence(logp, reference_logp, legal).mean().detach(),
             },
             key=module_id,
             window=1,

@@ -1,0 +1,28 @@
+"""What every RLlib algorithm needs to learn from debates."""
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+
+from mpdf_rllib.envs.debate_metrics import DebateMetrics
+from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
+
+POLICY = "meta_policy"
+"""RLlib takes an algorithm whose only policy is `default_policy` for a single-agent one."""
+
+
+def map_to_shared_policy(agent_id, episode, **kwargs) -> str:
+    """All agents share one set of weights [paper]."""
+    return POLICY
+
+
+def set_up_for_debates(config: AlgorithmConfig) -> None:
+    """Gives the config our env runner, callbacks and shared policy, and batches of 512 env steps of whole debates."""
+    config.train_batch_size_per_learner = 512
+    config.batch_mode = "complete_episodes"
+    config.num_env_runners = 0
+    config.num_envs_per_env_runner = 64
+    config.env_runner_cls = DeliberationEnvRunner
+    # RLlib drops what takes longer; a language model may take this long.
+    config.sample_timeout_s = 3600.0
+    config.callbacks_class = DebateMetrics
+    config.policies = {POLICY}
+    config.policy_mapping_fn = map_to_shared_policy

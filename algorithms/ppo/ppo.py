@@ -1,0 +1,85 @@
+"""RLlib's own PPO on debates, with our network and from the warm start of SoftRankPO."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
+from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.utils.annotations import override
+from torch import Tensor, nn
+
+from mpdf_rllib.algorithms.checkpoints import load_module
+from mpdf_rllib.algorithms.debate_settings import POLICY, set_up_for_debates
+from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
+from mpdf_rllib.errors import DataError
+
+
+class PPOMetaPolicyRLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
+    """The meta-policy with a critic, a network of its own on own z and the mean of the peers' [ours].
+
+    Model config: `dim` and `heads` of the `MetaPolicyNetwork`; the critic's hidden layer is as wide.
+    """
+
+    @override(TorchRLModule)
+    def setup(self):
+        num_features, dim = self.observation_space["own"].shape[-1], self.model_config["dim"]
+        self.policy = MetaPolicyNetwork(num_features, dim, self.model_config["heads"])
+        self.critic = nn.Sequential(nn.Linear(2 * num_features, dim), nn.GELU(), nn.Linear(dim, 1))
+
+    @override(InferenceOnlyAPI)
+    def get_non_inference_attributes(self) -> list[str]:
+        return ["critic"]
+
+    @override(RLModule)
+    def _forward(self, batch: dict[str, Any], **kwargs) -> dict[str, Any]:
+        return {Columns.ACTION_DIST_INPUTS: self.policy(batch[Columns.OBS])}
+
+    @override(ValueFunctionAPI)
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
+        own, peers, mask = (batch[Columns.OBS][key] for key in ("own", "peers", "peer_mask"))
+        heard = (peers * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+        return self.critic(torch.cat([own, heard], -1)).squeeze(-1)
+
+
+def ppo_config(warm_start: Path) -> PPOConfig:
+    """A config of RLlib's own PPO for a `DeliberationEnv`; the env is still to be given.
+
+    PPO starts from the checkpoint's reference, pi_sft, and learns from the reward of the action taken alone; its KL is
+    to the policy that acted. Learning rate, epochs and batches are SoftRankPO's, all else has RLlib's defaults [ours].
+
+    Args:
+        warm_start: A checkpoint of `SoftRankPO` or `GRPO` in stage two. It is read whenever the algorithm is built, to
+            be restored too.
+
+    Raises:
+        DataError: There is none, or it is still in stage one.
+    """
+    model_config = _in_stage_two(warm_start).model_config
+    config = PPOConfig()
+    set_up_for_debates(config)
+    return (
+        config.rl_module(rl_module_spec=RLModuleSpec(module_class=PPOMetaPolicyRLModule, model_config=model_config))
+        .training(lr=2e-3, num_epochs=5, minibatch_size=256)
+        .callbacks(on_algorithm_init=partial(_start_from, warm_start))
+    )
+
+
+def _in_stage_two(checkpoint: Path) -> RLModule:
+    module = load_module(checkpoint)
+    if not module.reference_frozen:
+        raise DataError(f"{checkpoint} is still in its warm start; give a checkpoint of a later iteration")
+    return module
+
+
+def _start_from(warm_start: Path, algorithm: Algorithm, **kwargs) -> None:
+    weights = _in_stage_two(warm_start).reference.state_dict()
+    algorithm.learner_group.foreach_learner(
+        lambda learner: learner.module[POLICY].unwrapped().policy.load_state_dict(weights)
+    )
+    algorithm.env_runner_group.sync_weights(from_worker_or_learner_group=algorithm.learner_group, inference_only=True)
