@@ -3,13 +3,11 @@ from statistics import fmean, pstdev
 
 import numpy as np
 import pytest
-import torch
 from debate_fixtures import nothing_is_missing, random_actions, random_tree
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, zscore
 
-from mpdf_rllib.algorithms.softrankpo.losses import centred, rank_matching_loss
 from mpdf_rllib.algorithms.softrankpo.soft_rank import best_action_labels, has_preference, soft_rank_advantages
 from mpdf_rllib.envs.debate_batch import DebateBatch
 
@@ -141,81 +139,3 @@ def test_preference_looks_at_legal_actions_alone():
     rewards = np.array([[1, 1, 5], [1, 2, np.nan], [3, np.nan, np.nan]])
     mask = np.array([[1, 1, 0], [1, 1, 0], [1, 0, 0]], bool)
     assert has_preference(rewards, mask).tolist() == [False, True, False]
-
-
-def random_states(seed: int, states: int = 32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A reference, advantages and the legal actions, as the learner sees them: illegal logits are -1e9."""
-    rng = np.random.default_rng(seed)
-    legal = rng.random((states, 4)) < 0.7
-    legal[:, 0] = True
-    advantages = soft_rank_advantages(rng.random(legal.shape), 0.5, legal)
-    logits = np.where(legal, rng.normal(size=legal.shape), -1e9)
-    reference = torch.log_softmax(torch.tensor(logits), -1)
-    return reference, torch.tensor(advantages), torch.tensor(legal)
-
-
-def closed_form(reference, advantages, legal, beta):
-    """pi_ref exp(A / beta) / Z, in logs."""
-    return torch.log_softmax(torch.where(legal, reference + advantages / beta, -1e9), -1)
-
-
-def test_rank_matching_is_the_mean_squared_gap_of_centred_log_ratios():
-    reference, advantages, legal = random_states(0)
-    logp = torch.log_softmax(torch.where(legal, torch.randn(legal.shape, generator=torch.manual_seed(1)), -1e9), -1)
-    losses = rank_matching_loss(logp, reference, advantages, legal, beta=0.3)
-    for b in range(len(legal)):
-        ok = [k for k in range(4) if legal[b, k]]
-        ratios = [0.3 * float(logp[b, k] - reference[b, k]) for k in ok]
-        gaps = [ratio - fmean(ratios) - float(advantages[b, k]) for ratio, k in zip(ratios, ok, strict=True)]
-        assert float(losses[b]) == pytest.approx(fmean(gap**2 for gap in gaps), rel=1e-6)
-
-
-@pytest.mark.parametrize("beta", [0.1, 0.3, 2.0])
-def test_the_closed_form_has_zero_loss(beta):
-    reference, advantages, legal = random_states(2)
-    best = closed_form(reference, advantages, legal, beta)
-    np.testing.assert_allclose(rank_matching_loss(best, reference, advantages, legal, beta), 0, atol=1e-12)
-    # At the reference itself the loss is the advantages' variance: 1 wherever rewards differ.
-    start = rank_matching_loss(reference, reference, advantages, legal, beta)
-    np.testing.assert_allclose(start, (legal.sum(-1) > 1).double())
-
-
-def test_gradient_descent_finds_the_closed_form():
-    reference, advantages, legal = random_states(3)
-    logits = reference.clone().requires_grad_()
-    for _ in range(100):
-        loss = rank_matching_loss(torch.log_softmax(logits, -1), reference, advantages, legal, 0.5).sum()
-        (gradient,) = torch.autograd.grad(loss, logits)
-        logits = (logits - 4 * gradient).detach().requires_grad_()
-    found = torch.log_softmax(logits.detach(), -1).exp()
-    np.testing.assert_allclose(found, closed_form(reference, advantages, legal, 0.5).exp(), atol=1e-6)
-
-
-def test_an_action_given_up_costs_more_and_more():
-    """Eq. 3 as printed rewards giving up a bad action without bound."""
-    advantages, legal = torch.tensor([[-1.2, 0.0, 1.2]]), torch.ones(1, 3, dtype=torch.bool)
-    reference = torch.log_softmax(torch.zeros(1, 3), -1)
-    logps = [torch.log_softmax(torch.tensor([[-depth, 0.0, 0.0]]), -1) for depth in (10.0, 100.0, 1000.0)]
-    losses = [float(rank_matching_loss(logp, reference, advantages, legal, 0.3)) for logp in logps]
-    assert 0 < losses[0] < losses[1] < losses[2]
-
-
-def test_a_larger_beta_stays_closer_to_the_reference():
-    reference, advantages, legal = random_states(4)
-
-    def divergence(beta):
-        logp = closed_form(reference, advantages, legal, beta)
-        return float((logp.exp() * (logp - reference)).sum(-1).mean())
-
-    assert divergence(0.1) > divergence(0.3) > divergence(1.0) > 0
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.floats(-100, 100), st.booleans()), min_size=1, max_size=5))
-def test_centred_ignores_illegal_values(actions):
-    assume(any(legal for _, legal in actions))
-    mean = fmean(value for value, legal in actions if legal)
-    expected = [value - mean if legal else 0.0 for value, legal in actions]
-    values = torch.tensor([[value if legal else math.nan for value, legal in actions]], dtype=torch.float64)
-    legal = torch.tensor([[legal for _, legal in actions]])
-    np.testing.assert_allclose(centred(values, legal)[0], expected, atol=1e-9)
