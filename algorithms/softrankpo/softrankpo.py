@@ -1,16 +1,23 @@
 """SoftRankPO: imitate the best actions of uniform debates, then match the policy's log-ratios to ranks of rewards."""
 
+import logging
+import time
+from typing import Any
+
 import ray
 import torch
+from ray.exceptions import RayActorError
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
+    EVALUATION_RESULTS,
     LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
@@ -22,9 +29,12 @@ from ray.rllib.utils.metrics import (
 from mpdf_rllib.algorithms.meta_policy_rl_module import MetaPolicyRLModule
 from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import SoftRankAdvantages
 from mpdf_rllib.algorithms.softrankpo.softrankpo_torch_learner import SoftRankPOTorchLearner
+from mpdf_rllib.algorithms.whole_debates import WholeDebates
 from mpdf_rllib.envs.debate_metrics import DebateMetrics
 from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
 from mpdf_rllib.errors import EngineError
+
+logger = logging.getLogger(__name__)
 
 POLICY = "meta_policy"
 """RLlib takes an algorithm whose only policy is `default_policy` for a single-agent one."""
@@ -54,8 +64,13 @@ class SoftRankPOConfig(AlgorithmConfig):
         self.num_env_runners = 0
         self.num_envs_per_env_runner = 64
         self.env_runner_cls = DeliberationEnvRunner
+        # Of a remote env's errors RLlib tells only its log; this one's reach the user.
+        self.create_env_on_local_worker = True
         # RLlib drops what takes longer; a language model may take this long.
         self.sample_timeout_s = 3600.0
+        # How long an iteration waits for a lost env runner, where no other is left.
+        self.env_runner_restore_timeout_s = 300.0
+        self.evaluation_config = {"explore": False}
         self.callbacks_class = DebateMetrics
         self.policies = {POLICY}
         self.policy_mapping_fn = map_to_shared_policy
@@ -139,6 +154,24 @@ class SoftRankPO(Algorithm):
         super().setup(config)
 
     @override(Algorithm)
+    def step(self) -> dict[str, Any]:
+        """Runs an iteration, and an evaluation where one is due: without, there is no `evaluation` in the result.
+
+        Raises:
+            EngineError: No env runner, or a learner no longer, is there to go on with.
+        """
+        try:
+            result = super().step()
+        except RayActorError as error:
+            raise EngineError(
+                f"an env runner or a learner was lost; go on from the last checkpoint\n{error}"
+            ) from error
+        interval = self.config.evaluation_interval
+        if not interval or (self.iteration + 1) % interval:
+            result.pop(EVALUATION_RESULTS, None)  # the last one's, repeated
+        return result
+
+    @override(Algorithm)
     def training_step(self) -> None:
         """One iteration of either stage; the loss and the exploration follow from whether the reference is frozen.
 
@@ -151,23 +184,12 @@ class SoftRankPO(Algorithm):
             self._freeze_reference()
 
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            episodes, env_runner_results = synchronous_parallel_sample(
-                worker_set=self.env_runner_group,
-                max_env_steps=self.config.total_train_batch_size,
-                sample_timeout_s=self.config.sample_timeout_s,
-                _uses_new_env_runners=True,
-                _return_metrics=True,
-            )
-        if not episodes:
-            raise EngineError(
-                f"no env runner returned a debate within sample_timeout_s={self.config.sample_timeout_s} s; "
-                "raise it for slow models, or look for the env runners' errors above"
-            )
+            episodes, env_runner_results = self._sample()
         self.metrics.aggregate(env_runner_results, key=ENV_RUNNER_RESULTS)
 
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             learner_results = self.learner_group.update(
-                episodes=episodes,
+                training_data=WholeDebates(episodes=episodes),
                 num_epochs=self.config.num_epochs,
                 minibatch_size=self.config.minibatch_size,
                 shuffle_batch_per_epoch=self.config.shuffle_batch_per_epoch,
@@ -180,34 +202,74 @@ class SoftRankPO(Algorithm):
         self.metrics.aggregate(learner_results, key=LEARNER_RESULTS)
 
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-            self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+            self._sync_env_runners(self.env_runner_group)
+
+    def _sample(self) -> tuple[list, list]:
+        """Complete debates of all env runners, and their metrics; where all were lost, waits until one is back."""
+        group, config = self.env_runner_group, self.config
+        deadline = time.monotonic() + config.env_runner_restore_timeout_s
+        while True:
+            dropped_before = group.num_env_runners_dropped_lifetime()
+            episodes, results = synchronous_parallel_sample(
+                worker_set=group,
+                max_env_steps=config.total_train_batch_size,
+                sample_timeout_s=config.sample_timeout_s,
+                _uses_new_env_runners=True,
+                _return_metrics=True,
+            )
+            if dropped := group.num_env_runners_dropped_lifetime() - dropped_before:
+                logger.warning(
+                    "%d samples of env runners were dropped: they took longer than sample_timeout_s=%s s; raise it",
+                    dropped,
+                    config.sample_timeout_s,
+                )
+            if episodes:
+                return episodes, results
+            if dropped:
+                raise EngineError(
+                    f"no env runner returned a debate within sample_timeout_s={config.sample_timeout_s} s; "
+                    "raise it for slow models"
+                )
+            if not config.restart_failed_env_runners or time.monotonic() > deadline:
+                raise EngineError(
+                    "all env runners were lost, and within "
+                    f"env_runner_restore_timeout_s={config.env_runner_restore_timeout_s} s none came back; "
+                    "look for their errors in Ray's logs of the workers"
+                )
+            time.sleep(1)
+            self.restore_env_runners(group)
 
     def _freeze_reference(self) -> None:
         """Makes the present policy the frozen reference, on all learners and, for exploration, all env runners."""
         self.learner_group.foreach_learner(
             lambda learner: learner.module.foreach_module(lambda _, module: module.unwrapped().freeze_reference())
         )
-        self._sync_env_runners()
+        self._sync_env_runners(self.env_runner_group)
 
     @override(Algorithm)
     def restore_from_path(self, path, *args, **kwargs) -> None:
         super().restore_from_path(path, *args, **kwargs)
-        self._sync_env_runners()
+        for group in (self.env_runner_group, self.eval_env_runner_group):
+            if group is not None:
+                self._sync_env_runners(group)
 
-    def _sync_env_runners(self) -> None:
-        """Gives all env runners the learners' weights before anything else happens.
+    def _sync_env_runners(self, group: EnvRunnerGroup) -> None:
+        """Gives env runners the learners' weights, and the lifetime's steps, before they do anything else.
 
         RLlib's own sync may be dropped where an env runner has another request in flight, and is ignored where the
         weights' number is not higher than the one that the env runner knows.
         """
         module = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
         learner = self.learner_group.get_state(components=module, inference_only=True)[COMPONENT_LEARNER]
-        state = ray.put({key: learner[key] for key in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)})
+        steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+        state = ray.put(
+            {key: learner[key] for key in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)}
+            | {NUM_ENV_STEPS_SAMPLED_LIFETIME: steps}
+        )
 
-        def set_weights(env_runner) -> None:
+        def set_state(env_runner) -> None:
             env_runner._weights_seq_no = 0
             env_runner.set_state(ray.get(state))
 
-        for group in (self.env_runner_group, self.eval_env_runner_group):
-            if group is not None:
-                group.foreach_env_runner(set_weights, local_env_runner=group.local_env_runner is not None)
+        # Not waited for: an env runner does what it is asked in order.
+        group.foreach_env_runner(set_state, timeout_seconds=0.0)
