@@ -21,8 +21,13 @@ def set_up_for_debates(config: AlgorithmConfig) -> None:
     config.num_env_runners = 0
     config.num_envs_per_env_runner = 64
     config.env_runner_cls = DeliberationEnvRunner
+    # Of a remote env's errors RLlib tells only its log; this one's reach the user.
+    config.create_env_on_local_worker = True
     # RLlib drops what takes longer; a language model may take this long.
     config.sample_timeout_s = 3600.0
+    # How long an iteration waits for a lost env runner, where no other is left.
+    config.env_runner_restore_timeout_s = 300.0
+    config.evaluation_config = {"explore": False}
     config.callbacks_class = DebateMetrics
     config.policies = {POLICY}
     config.policy_mapping_fn = map_to_shared_policy

@@ -9,8 +9,10 @@ from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.tune.registry import register_env
 
+from mpdf_rllib.engine.recording import owner
 from mpdf_rllib.envs.debate_session import DebateSession
 from mpdf_rllib.envs.features import HIGH, LOW
+from mpdf_rllib.errors import ConfigError
 
 
 class DeliberationEnv(MultiAgentEnv):
@@ -156,10 +158,15 @@ class DeliberationEnv(MultiAgentEnv):
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
-        shard = (0, 1)
-        if isinstance(config, EnvContext) and config.worker_index > 0:
-            shard = (config.worker_index - 1, config.num_workers)
-        self.session = DebateSession(**config, shard=shard)
+        index, runners = (config.worker_index, config.num_workers) if isinstance(config, EnvContext) else (0, 0)
+        self.session = DebateSession(**config, shard=(index - 1, runners) if index else (0, 1))
+        if runners and not index:
+            # That of the algorithm's own process speaks for all: errors of the others' envs are only logged by RLlib.
+            idle = runners - len({owner(question.id, runners) for question in self.session.debates.tree.questions})
+            if idle:
+                raise ConfigError(
+                    f"num_env_runners is {runners}: {idle} of them own no question; use fewer env runners"
+                )
         self.possible_agents = list(self.session.agents)
         self.agents = list(self.possible_agents)
         peers, actions = len(self.agents) - 1, self.session.debates.num_actions

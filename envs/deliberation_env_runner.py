@@ -9,6 +9,8 @@ from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.env.utils import _gym_env_creator
 from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.typing import StateDict
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from mpdf_rllib.envs.debate_batch import Observation
@@ -24,6 +26,8 @@ class DeliberationEnvRunner(MultiAgentEnvRunner):
 
     env: DeliberationVectorEnv
     _num_seeded_resets = 0
+    """Since the algorithm last told how many steps all took: what is drawn after it depends on nothing that a restarted
+    env runner, or a resumed run, does not know."""
 
     @override(MultiAgentEnvRunner)
     def sample(self, **kwargs):
@@ -39,6 +43,12 @@ class DeliberationEnvRunner(MultiAgentEnvRunner):
                 seed += [int(self.num_env_steps_sampled_lifetime), self._num_seeded_resets]
                 self._num_seeded_resets += 1
         return super()._try_env_reset(seed=seed, options=options)
+
+    @override(MultiAgentEnvRunner)
+    def set_state(self, state: StateDict) -> None:
+        super().set_state(state)
+        if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
+            self._num_seeded_resets = 0
 
     @override(EnvRunner)
     def make_env(self):

@@ -1,7 +1,10 @@
 """What the tests of the RLlib parts share: small debates on a scripted engine, and one Ray instance."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,11 @@ FAMILIES = ("multiplication", "addition", "arithmetic")
 @pytest.fixture(name="ray_instance", scope="session")
 def start_ray() -> Iterator[None]:
     if not ray.is_initialized():
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+        # The workers import the tests' own envs.
+        runtime_env = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}
+        ray.init(
+            num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=runtime_env
+        )
     yield
     ray.shutdown()
 
@@ -58,3 +65,34 @@ def random_legal_actions(observations: dict[str, Any], rng: np.random.Generator)
 def questions_of(episodes: list) -> list[str]:
     """What the debates of RLlib's episodes are about."""
     return [episode.agent_episodes["agent_0"].get_infos(0)["question"] for episode in episodes]
+
+
+def note_questions(folder: Path, env_runner, samples, **kwargs) -> None:
+    """On the end of a sample: adds the ids of its questions as a line to the env runner's file."""
+    with (folder / str(env_runner.worker_index)).open("a") as file:
+        file.write(" ".join(questions_of(samples)) + "\n")
+
+
+class SharedQuestionsEnv(DeliberationEnv):
+    """Every env runner debates all questions, so that nothing but seeds tells env runners apart."""
+
+    def __init__(self, config):
+        super().__init__(dict(config))
+
+
+class OneSlowRunnerEnv(DeliberationEnv):
+    """The second env runner's engine takes 1.5 seconds for a request."""
+
+    def __init__(self, config):
+        delay = 1.5 if config.worker_index == 2 else 0.0
+        config["engine"] = partial(ScriptedEngine, answer_like_a_small_model, delay=delay)
+        super().__init__(config)
+
+
+class BreakableEnv(DeliberationEnv):
+    """Cannot be made again once the file `broken` is there."""
+
+    def __init__(self, config):
+        if config.pop("broken").exists():
+            raise RuntimeError("the env cannot be made")
+        super().__init__(config)

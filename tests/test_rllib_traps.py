@@ -1,11 +1,13 @@
 """What RLlib does silently wrong, a test each that its cure is there; the numbers are those of the project's notes."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
-from rllib_fixtures import questions_of, small_config, start_ray  # noqa: F401
+from rllib_fixtures import SharedQuestionsEnv, note_questions, questions_of, small_config, start_ray  # noqa: F401
 
 from mpdf_rllib.algorithms.softrankpo import POLICY, SoftRankPO
 from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ADVANTAGES, LABELS, PREFERENCE
@@ -14,13 +16,6 @@ from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
 
 pytestmark = pytest.mark.usefixtures("ray_instance")
-
-
-class SharedQuestionsEnv(DeliberationEnv):
-    """Every env runner debates all questions, so that nothing but seeds tells env runners apart."""
-
-    def __init__(self, config):
-        super().__init__(dict(config))
 
 
 def sampled_questions(
@@ -82,11 +77,21 @@ def test_trap_3_no_request_is_made_but_those_of_the_debates():
 
 @pytest.mark.parametrize("env_runners", [0, 2])
 def test_trap_4_restored_env_runners_act_with_the_restored_weights_at_once(tmp_path, env_runners):
-    config = small_config().training(warm_start_iterations=1).env_runners(num_env_runners=env_runners)
+    """And so on debates of the questions that the unbroken run goes on with."""
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    config = (
+        small_config(questions=200)
+        .training(warm_start_iterations=1)
+        .env_runners(num_env_runners=env_runners)
+        .callbacks(on_sample_end=partial(note_questions, notes))
+    )
     algorithm = config.build_algo()
     observation = {
         key: torch.from_numpy(array).flatten(0, 1) for key, array in some_observation(algorithm.config).items()
     }
+
+    latest: list[dict[str, str]] = []
 
     def acts(algorithm) -> list:
         group = algorithm.env_runner_group
@@ -99,24 +104,28 @@ def test_trap_4_restored_env_runners_act_with_the_restored_weights_at_once(tmp_p
     def assert_next_iteration_samples_the_latest_policy(algorithm):
         learner = algorithm.train()["learners"][POLICY]
         assert learner["diff_num_grad_updates_vs_sampler_policy"] == 1
+        latest.append({file.name: file.read_text().splitlines()[-1] for file in notes.iterdir()})
 
     for _ in range(3):
         algorithm.train()
-    algorithm.save_to_path(tmp_path)
+    algorithm.save_to_path(tmp_path / "checkpoint")
     saved = acts(algorithm)
     assert len(saved) >= max(env_runners, 1)
     assert_next_iteration_samples_the_latest_policy(algorithm)
     assert not np.array_equal(acts(algorithm)[-1], saved[-1])
 
-    algorithm.restore_from_path(tmp_path)
+    algorithm.restore_from_path(tmp_path / "checkpoint")
     np.testing.assert_array_equal(acts(algorithm), saved)
     assert_next_iteration_samples_the_latest_policy(algorithm)
     algorithm.stop()
 
-    restored = SoftRankPO.from_checkpoint(tmp_path)
+    restored = SoftRankPO.from_checkpoint(tmp_path / "checkpoint")
     np.testing.assert_array_equal(acts(restored), saved)
     assert_next_iteration_samples_the_latest_policy(restored)
     restored.stop()
+    unbroken, *resumed = latest
+    assert len(unbroken) == max(env_runners, 1)
+    assert resumed == [unbroken, unbroken]
 
 
 def some_observation(config) -> dict[str, np.ndarray]:

@@ -1,21 +1,26 @@
 """SoftRankPO: imitate the best actions of uniform debates, then match the policy's log-ratios to ranks of rewards."""
 
 import difflib
+import logging
+import time
 from functools import partial
 from typing import Any, Literal
 
 import ray
 import torch
+from ray.exceptions import RayActorError
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
+    EVALUATION_RESULTS,
     LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
@@ -30,7 +35,10 @@ from mpdf_rllib.algorithms.softrankpo.losses import OBJECTIVES
 from mpdf_rllib.algorithms.softrankpo.soft_rank import soft_rank_advantages
 from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ActionAdvantages, Advantages
 from mpdf_rllib.algorithms.softrankpo.softrankpo_torch_learner import SoftRankPOTorchLearner
+from mpdf_rllib.algorithms.whole_debates import WholeDebates
 from mpdf_rllib.errors import EngineError
+
+logger = logging.getLogger(__name__)
 
 STATIC_CORPUS = "static_corpus"
 """What a checkpoint calls the debates that stage two learns from, where they stay the same."""
@@ -165,6 +173,24 @@ class SoftRankPO(Algorithm):
         super().setup(config)
 
     @override(Algorithm)
+    def step(self) -> dict[str, Any]:
+        """Runs an iteration, and an evaluation where one is due: without, there is no `evaluation` in the result.
+
+        Raises:
+            EngineError: No env runner, or a learner no longer, is there to go on with.
+        """
+        try:
+            result = super().step()
+        except RayActorError as error:
+            raise EngineError(
+                f"an env runner or a learner was lost; go on from the last checkpoint\n{error}"
+            ) from error
+        interval = self.config.evaluation_interval
+        if not interval or (self.iteration + 1) % interval:
+            result.pop(EVALUATION_RESULTS, None)  # the last one's, repeated
+        return result
+
+    @override(Algorithm)
     def training_step(self) -> None:
         """One iteration of either stage; the loss and the exploration follow from whether the reference is frozen.
 
@@ -183,7 +209,7 @@ class SoftRankPO(Algorithm):
 
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             learner_results = self.learner_group.update(
-                episodes=episodes,
+                training_data=WholeDebates(episodes=episodes),
                 num_epochs=self.config.num_epochs,
                 minibatch_size=self.config.minibatch_size,
                 shuffle_batch_per_epoch=self.config.shuffle_batch_per_epoch,
@@ -196,28 +222,49 @@ class SoftRankPO(Algorithm):
         self.metrics.aggregate(learner_results, key=LEARNER_RESULTS)
 
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-            self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+            self._sync_env_runners(self.env_runner_group)
 
     def _sample(self) -> list[MultiAgentEpisode]:
-        """Complete debates of all env runners together.
+        """Complete debates of all env runners together; where all were lost, waits until one is back.
 
         Raises:
             EngineError: None came back in time.
         """
+        group, config = self.env_runner_group, self.config
+        deadline = time.monotonic() + config.env_runner_restore_timeout_s
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            episodes, env_runner_results = synchronous_parallel_sample(
-                worker_set=self.env_runner_group,
-                max_env_steps=self.config.total_train_batch_size,
-                sample_timeout_s=self.config.sample_timeout_s,
-                _uses_new_env_runners=True,
-                _return_metrics=True,
-            )
-        if not episodes:
-            raise EngineError(
-                f"no env runner returned a debate within sample_timeout_s={self.config.sample_timeout_s} s; "
-                "raise it for slow models, or look for the env runners' errors above"
-            )
-        self.metrics.aggregate(env_runner_results, key=ENV_RUNNER_RESULTS)
+            while True:
+                dropped_before = group.num_env_runners_dropped_lifetime()
+                episodes, results = synchronous_parallel_sample(
+                    worker_set=group,
+                    max_env_steps=config.total_train_batch_size,
+                    sample_timeout_s=config.sample_timeout_s,
+                    _uses_new_env_runners=True,
+                    _return_metrics=True,
+                )
+                dropped = group.num_env_runners_dropped_lifetime() - dropped_before
+                if dropped:
+                    logger.warning(
+                        "%d samples of env runners were dropped: they took longer than sample_timeout_s=%s s; raise it",
+                        dropped,
+                        config.sample_timeout_s,
+                    )
+                if episodes:
+                    break
+                if dropped:
+                    raise EngineError(
+                        f"no env runner returned a debate within sample_timeout_s={config.sample_timeout_s} s; "
+                        "raise it for slow models"
+                    )
+                if not config.restart_failed_env_runners or time.monotonic() > deadline:
+                    raise EngineError(
+                        "all env runners were lost, and within "
+                        f"env_runner_restore_timeout_s={config.env_runner_restore_timeout_s} s none came back; "
+                        "look for their errors in Ray's logs of the workers"
+                    )
+                time.sleep(1)
+                self.restore_env_runners(group)
+        self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
         return episodes
 
     def _freeze_reference(self) -> None:
@@ -225,7 +272,7 @@ class SoftRankPO(Algorithm):
         self.learner_group.foreach_learner(
             lambda learner: learner.module.foreach_module(lambda _, module: module.unwrapped().freeze_reference())
         )
-        self._sync_env_runners()
+        self._sync_env_runners(self.env_runner_group)
 
     @override(Algorithm)
     def get_state(self, *args, **kwargs) -> dict[str, Any]:
@@ -239,22 +286,27 @@ class SoftRankPO(Algorithm):
     @override(Algorithm)
     def restore_from_path(self, path, *args, **kwargs) -> None:
         super().restore_from_path(path, *args, **kwargs)
-        self._sync_env_runners()
+        for group in (self.env_runner_group, self.eval_env_runner_group):
+            if group is not None:
+                self._sync_env_runners(group)
 
-    def _sync_env_runners(self) -> None:
-        """Gives all env runners the learners' weights before anything else happens.
+    def _sync_env_runners(self, group: EnvRunnerGroup) -> None:
+        """Gives env runners the learners' weights, and the lifetime's steps, before they do anything else.
 
         RLlib's own sync may be dropped where an env runner has another request in flight, and is ignored where the
         weights' number is not higher than the one that the env runner knows.
         """
         module = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
         learner = self.learner_group.get_state(components=module, inference_only=True)[COMPONENT_LEARNER]
-        state = ray.put({key: learner[key] for key in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)})
+        steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+        state = ray.put(
+            {key: learner[key] for key in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)}
+            | {NUM_ENV_STEPS_SAMPLED_LIFETIME: steps}
+        )
 
-        def set_weights(env_runner) -> None:
+        def set_state(env_runner) -> None:
             env_runner._weights_seq_no = 0
             env_runner.set_state(ray.get(state))
 
-        for group in (self.env_runner_group, self.eval_env_runner_group):
-            if group is not None:
-                group.foreach_env_runner(set_weights, local_env_runner=group.local_env_runner is not None)
+        # Not waited for: an env runner does what it is asked in order.
+        group.foreach_env_runner(set_state, timeout_seconds=0.0)

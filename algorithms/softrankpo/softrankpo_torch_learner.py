@@ -27,6 +27,11 @@ class SoftRankPOTorchLearner(TorchLearner):
         )
 
     @override(TorchLearner)
+    def _update(self, batch: dict[ModuleID, dict[str, Any]], **kwargs):
+        # Learners exchange the gradients of one module after the other; RLlib's order is that of a set in each process.
+        return super()._update(dict(sorted(batch.items())), **kwargs)
+
+    @override(TorchLearner)
     def compute_loss_for_module(self, *, module_id: ModuleID, config, batch: dict[str, Any], fwd_out: dict[str, Any]):
         legal = batch[Columns.OBS]["action_mask"] > 0
         logp = torch.log_softmax(fwd_out[Columns.ACTION_DIST_INPUTS], -1)
@@ -38,7 +43,12 @@ class SoftRankPOTorchLearner(TorchLearner):
         else:
             losses = -(batch[LABELS] * logp).sum(-1)
         preference = batch[PREFERENCE]
-        policy_loss = (losses * preference).sum() / preference.sum().clamp(min=1)
+        learners, count = 1, preference.sum()
+        if self.distributed:
+            # Learners average their gradients: each divides by its share of all their states, not by its own states.
+            learners = self.config.num_learners
+            torch.distributed.all_reduce(count)
+        policy_loss = learners * (losses * preference).sum() / count.clamp(min=1)
         if not policy_loss.isfinite():
             raise TrainingError(
                 f"iteration {self._weights_seq_no}: the loss of {module_id} is {policy_loss.item()}; lower lr, now "
