@@ -16,9 +16,10 @@ from rllib_fixtures import debate_config, random_legal_actions, small_config, st
 from tensordict.nn import ProbabilisticTensorDictModule, TensorDictModule, TensorDictSequential
 from test_identity import one_agent_knows
 from torch import Tensor
+from torch.distributions import Categorical
 from torchrl.collectors import Collector
 from torchrl.envs import PettingZooWrapper
-from torchrl.envs.utils import ExplorationType, check_env_specs
+from torchrl.envs.utils import check_env_specs
 from torchrl.modules import MaskedCategorical
 
 from mpdf_rllib.algorithms.softrankpo import POLICY
@@ -131,7 +132,7 @@ class Outcomes(DeliberationParallelEnv):
 
 
 def plain_loop(score: Callable[[dict[str, Tensor]], Tensor]) -> float:
-    """The team's accuracy where `score` makes logits of observations and the most probable action is taken."""
+    """The team's accuracy where actions are drawn from the logits that `score` makes of observations."""
     env = Outcomes()
     for _ in range(DEBATES):
         observations, _ = env.reset()
@@ -139,12 +140,12 @@ def plain_loop(score: Callable[[dict[str, Tensor]], Tensor]) -> float:
             actions = {}
             for agent, observation in observations.items():
                 batch = {key: torch.from_numpy(array).unsqueeze(0) for key, array in observation.items()}
-                actions[agent] = int(score(batch).argmax())
+                actions[agent] = int(Categorical(logits=score(batch)).sample())
             observations, *_ = env.step(actions)
     return float(np.mean(env.correct))
 
 
-def torchrls_loop(logits: TensorDictModule, exploration: ExplorationType) -> float:
+def torchrls_loop(logits: TensorDictModule) -> float:
     """The team's accuracy in TorchRL's collector."""
     env = Outcomes()
     choose = ProbabilisticTensorDictModule(
@@ -156,7 +157,6 @@ def torchrls_loop(logits: TensorDictModule, exploration: ExplorationType) -> flo
         TensorDictSequential(logits, choose),
         frames_per_batch=rounds,
         total_frames=rounds,
-        exploration_type=exploration,
     )
     (batch,) = collector
     collector.shutdown()
@@ -185,7 +185,6 @@ def test_others_loops_play_random_and_trained_policies(ray_instance, tmp_path):
     torch.manual_seed(0)
     uniform = TensorDictModule(partial(torch.zeros_like, dtype=torch.float32), in_keys=[MASK], out_keys=[LOGITS])
     trained = TensorDictModule(score, in_keys=list(OBSERVATION.values()), out_keys=[LOGITS])
-    at_random = torchrls_loop(uniform, ExplorationType.RANDOM)
-    learned = torchrls_loop(trained, ExplorationType.DETERMINISTIC)
-    assert learned > at_random + 0.3
-    assert learned == plain_loop(network)
+    at_random = torchrls_loop(uniform)
+    assert torchrls_loop(trained) > at_random + 0.4
+    assert plain_loop(network) > at_random + 0.4
