@@ -170,11 +170,14 @@ class DebateBatch:
 
         Args:
             actions: int64, shape (B, N), legal ones.
+
+        Raises:
+            ValueError: An action is illegal, or the debate is over.
         """
         candidates = self.candidates()
         legal = candidates[..., 0] >= 0
+        after = self._chosen(candidates, actions)
         self._require(candidates)
-        after = self._taken(candidates, np.asarray(actions))
         local, team = action_rewards(
             self.answer_class,
             *(self._at(array, after) for array in (self.tree.answer_class, self.tree.confidence)),
@@ -194,17 +197,7 @@ class DebateBatch:
         Raises:
             ValueError: An action is illegal, or the debate is over.
         """
-        if self.done:
-            raise ValueError("the debate is over; reset it")
-        actions = np.asarray(actions, np.int64)
-        exists = (actions >= 0) & (actions < self.num_actions)
-        chosen = np.where(exists, self._taken(self.candidates(), np.where(exists, actions, 0)), -1)
-        if (chosen < 0).any():
-            debate, agent = np.argwhere(chosen < 0)[0]
-            raise ValueError(
-                f"action {actions[debate, agent]} of agent {agent} is illegal in round {self.round} of the debate on "
-                f"question {self.tree.questions[self.question[debate]].id}; choose where action_mask is 1"
-            )
+        chosen = self._chosen(self.candidates(), actions)
         self._require(chosen)
         self.node = chosen
         self.round += 1
@@ -227,10 +220,21 @@ class DebateBatch:
             question = np.broadcast_to(self.question.reshape(-1, *[1] * (nodes.ndim - 1)), nodes.shape)
             self._fill(sorted(set(zip(question[missing].tolist(), nodes[missing].tolist(), strict=True))))
 
-    def _taken(self, candidates: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    def _chosen(self, candidates: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """The candidates (B, N, K, S) that the actions and the draws pick: (B, N)."""
-        of_action = np.take_along_axis(candidates, actions[..., None, None], -2)[..., 0, :]
-        return np.take_along_axis(of_action, self.draw[..., None], -1)[..., 0]
+        if self.done:
+            raise ValueError("the debate is over; reset it")
+        actions = np.asarray(actions, np.int64)
+        exists = (actions >= 0) & (actions < self.num_actions)
+        of_action = np.take_along_axis(candidates, np.where(exists, actions, 0)[..., None, None], -2)[..., 0, :]
+        chosen = np.where(exists, np.take_along_axis(of_action, self.draw[..., None], -1)[..., 0], -1)
+        if (chosen < 0).any():
+            debate, agent = np.argwhere(chosen < 0)[0]
+            raise ValueError(
+                f"action {actions[debate, agent]} of agent {agent} is illegal in round {self.round} of the debate on "
+                f"question {self.tree.questions[self.question[debate]].id}; choose where action_mask is 1"
+            )
+        return chosen
 
     def _arrive(self) -> None:
         """Has everyone's solution there and paid for, and draws for the round that comes."""

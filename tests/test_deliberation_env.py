@@ -102,7 +102,7 @@ def test_illegal_actions_raise_and_leave_the_debate_as_it_was():
         while not done:
             legal = random_legal_actions(observations, rng)
             for agent, observation in observations.items():
-                for action in np.flatnonzero(observation["action_mask"] == 0):
+                for action in [*np.flatnonzero(observation["action_mask"] == 0), 3, -1]:
                     with pytest.raises(ValueError, match=f"action {action} of agent {agent[-1]} is illegal"):
                         env.step(legal | {agent: int(action)})
                     refused += 1
