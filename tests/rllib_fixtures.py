@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.rl_module.rl_module import RLModule
 
-from mpdf_rllib.algorithms.softrankpo import SoftRankPOConfig
+from mpdf_rllib.algorithms.softrankpo import POLICY, SoftRankPOConfig
 from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.team import Team
@@ -56,6 +58,12 @@ def small_config(
         .rl_module(model_config={"dim": 16, "heads": 2})
         .debugging(seed=7)
     )
+
+
+def learner_module(algorithm: Algorithm) -> RLModule:
+    """The module that is trained."""
+    results = algorithm.learner_group.foreach_learner(lambda learner: learner.module[POLICY].unwrapped())
+    return next(iter(results)).get()
 
 
 def random_legal_actions(observations: dict[str, Any], rng: np.random.Generator) -> dict[str, int]:

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 from ray import tune
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
-from rllib_fixtures import debate_config, small_config, start_ray  # noqa: F401
+from rllib_fixtures import debate_config, learner_module, small_config, start_ray  # noqa: F401
 
 from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.algorithms.meta_policy_rl_module import MetaPolicyRLModule
@@ -13,6 +14,7 @@ from mpdf_rllib.algorithms.softrankpo import POLICY, SoftRankPO, SoftRankPOConfi
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
 from mpdf_rllib.envs.features import FEATURES, IS_TARGET
+from mpdf_rllib.errors import TrainingError
 
 D = len(FEATURES)
 SHAPES = [(peers, actions) for peers in (1, 2, 4) for actions in (3, 2 + peers)]
@@ -68,11 +70,6 @@ def module_spec(inference_only: bool) -> RLModuleSpec:
 
 def config() -> SoftRankPOConfig:
     return small_config(24).training(warm_start_iterations=WARM_START)
-
-
-def learner_module(algorithm: SoftRankPO) -> MetaPolicyRLModule:
-    results = algorithm.learner_group.foreach_learner(lambda learner: learner.module[POLICY].unwrapped())
-    return next(iter(results)).get()
 
 
 class TestNetwork:
@@ -294,6 +291,90 @@ class TestAlgorithm:
         restored.stop()
 
 
+class StaticRun:
+    """An algorithm on a static corpus that notes what it samples, and what it learns from in each iteration."""
+
+    def __init__(self, env_runners: int = 0, restored: SoftRankPO | None = None):
+        new = config().training(static_corpus=True).env_runners(num_env_runners=env_runners)
+        self.algorithm = restored or new.build_algo()
+        self.learned: list[list] = []
+        self._update = self.algorithm.learner_group.update
+        self.algorithm.learner_group.update = self._note
+
+    def _note(self, *, episodes, **kwargs):
+        self.learned.append([contents(episode) for episode in episodes])
+        return self._update(episodes=episodes, **kwargs)
+
+    def train(self, iterations: int = 1) -> list[float]:
+        """How many env steps were sampled by the end of each iteration."""
+        results = [self.algorithm.train() for _ in range(iterations)]
+        self.debate = results[-1]["env_runners"]["debate"]
+        return [result["env_runners"]["num_env_steps_sampled_lifetime"] for result in results]
+
+
+def contents(episode) -> list[tuple]:
+    """All that the learner may read of an episode."""
+    return [
+        (name, agent.get_actions().tolist(), str(agent.get_infos()), str(agent.get_observations()))
+        for name, agent in sorted(episode.agent_episodes.items())
+    ]
+
+
+@pytest.mark.usefixtures("ray_instance")
+class TestStaticCorpus:
+    @pytest.mark.parametrize("env_runners", [0, 2])
+    def test_stage_two_learns_from_one_sample(self, env_runners):
+        run = StaticRun(env_runners)
+        steps = run.train(WARM_START + 3)
+        assert steps == [steps[0] * min(i, WARM_START + 1) for i in range(1, WARM_START + 4)]
+        *warm_start, corpus = run.learned[: WARM_START + 1]
+        assert len(corpus) == steps[0] / 3 and all(debates != corpus for debates in warm_start)
+        assert run.learned[WARM_START:] == [corpus] * 3
+        assert all(math.isnan(value) for value in run.debate.values()), "no debate was held"
+        run.algorithm.stop()
+
+    def test_a_resumed_run_goes_on_with_the_same_debates(self, tmp_path):
+        run = StaticRun()
+        *_, steps = run.train(WARM_START + 1)
+        run.algorithm.save_to_path(tmp_path)
+        run.algorithm.stop()
+        resumed = StaticRun(restored=SoftRankPO.from_checkpoint(tmp_path))
+        assert resumed.train(2) == [steps] * 2
+        assert resumed.learned == [run.learned[-1]] * 2
+        resumed.algorithm.stop()
+
+    def test_its_debates_follow_the_reference(self):
+        followed = []
+
+        def note_stage(env_runner, **kwargs):
+            module = env_runner.module[POLICY]
+            followed.append((bool(module.reference_frozen), clones(module.policy)))
+
+        algorithm = config().training(static_corpus=True).callbacks(on_sample_end=note_stage).build_algo()
+        for _ in range(ITERATIONS):
+            algorithm.train()
+        assert [frozen for frozen, _ in followed] == [False] * WARM_START + [True]
+        assert_equal(followed[-1][1], clones(learner_module(algorithm).reference))
+        algorithm.stop()
+
+    def test_a_run_taken_back_to_its_warm_start_samples_again(self, tmp_path):
+        run = StaticRun()
+        run.train()
+        run.algorithm.save_to_path(tmp_path)
+        steps = run.train(WARM_START)
+        run.algorithm.restore_from_path(tmp_path)
+        assert run.train(WARM_START) == steps
+        run.algorithm.stop()
+
+
+@pytest.mark.usefixtures("ray_instance")
+def test_training_that_diverges_ends_with_one_clear_error():
+    algorithm = config().training(objective="log_policy", lr=1e30).build_algo()
+    with pytest.raises(TrainingError, match=r"iteration 1: the loss of meta_policy is nan; lower lr, now 1e\+30"):
+        algorithm.train()
+    algorithm.stop()
+
+
 class TestConfig:
     @pytest.mark.parametrize("dim", [8, 24])
     def test_the_model_config_shapes_the_network(self, dim):
@@ -307,6 +388,7 @@ class TestConfig:
             ("tau", 0),
             ("tau", float("nan")),
             ("beta", -0.5),
+            ("entropy_coeff", -0.1),
             ("warm_start_iterations", -1),
             ("weight_decay", -1e-3),
         ],
@@ -314,6 +396,15 @@ class TestConfig:
     def test_a_value_out_of_range_is_refused_by_name(self, name, value):
         with pytest.raises(ValueError, match=rf"{name} is {value}; it must be"):
             config().training(**{name: value}).validate()
+
+    def test_an_unknown_objective_is_refused_with_those_there_are(self):
+        with pytest.raises(ValueError, match="objective is 'eq3'; it must be one of rank_matching, log_policy"):
+            config().training(objective="eq3").validate()
+
+    @pytest.mark.parametrize(("name", "nearest"), [("tua", "tau"), ("entropy_coef", "entropy_coeff"), ("lrr", "lr")])
+    def test_trap_9_an_unknown_setting_is_refused_with_the_nearest_known_one(self, name, nearest):
+        with pytest.raises(ValueError, match=f"{name}: unknown setting of SoftRankPOConfig; did you mean {nearest}"):
+            config().update_from_dict({name: 1.0}).validate()
 
     def test_fragments_of_debates_are_refused(self):
         with pytest.raises(ValueError, match="batch_mode is 'truncate_episodes'.*'complete_episodes'"):

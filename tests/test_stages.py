@@ -8,7 +8,7 @@ from ray.rllib.core.rl_module.apis.target_network_api import TARGET_NETWORK_ACTI
 from rllib_fixtures import debate_config, questions_of, small_config, start_ray  # noqa: F401
 
 from mpdf_rllib.algorithms.softrankpo import POLICY, soft_rank_advantages, softrankpo
-from mpdf_rllib.algorithms.softrankpo.losses import rank_matching_loss
+from mpdf_rllib.algorithms.softrankpo.losses import log_policy_loss, rank_matching_loss
 from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ADVANTAGES, LABELS, PREFERENCE, ActionAdvantages
 from mpdf_rllib.envs.credit import outcome_credit
 from mpdf_rllib.envs.debate_batch import DebateBatch
@@ -55,10 +55,10 @@ class TestLearner:
             torch.nn.init.normal_(module.policy.candidate.weight)
         return learner
 
-    def loss(self, learner, batch):
+    def loss(self, learner, batch, config=None):
         return learner.compute_loss_for_module(
             module_id=POLICY,
-            config=learner.config,
+            config=config or learner.config,
             batch=batch,
             fwd_out=learner.module[POLICY].forward_train(batch),
         )
@@ -84,15 +84,20 @@ class TestLearner:
         batch[PREFERENCE][:] = 0
         assert self.loss(learner, batch) == 0
 
-    def test_the_loss_is_that_of_the_stage_with_the_configs_beta(self, learner):
+    @pytest.mark.parametrize("objective", [rank_matching_loss, log_policy_loss])
+    def test_the_loss_is_that_of_the_stage_with_the_configs_settings(self, learner, objective):
+        settings = {"objective": objective.__name__.removesuffix("_loss"), "entropy_coeff": 0.25}
+        config = learner.config.copy(copy_frozen=False).training(**settings)
         batch = self.batch(learner)
         out = learner.module[POLICY].forward_train(batch)
         logp = torch.log_softmax(out[Columns.ACTION_DIST_INPUTS], -1)
         reference = torch.log_softmax(out[TARGET_NETWORK_ACTION_DIST_INPUTS], -1)
-        matching = rank_matching_loss(logp, reference, batch[ADVANTAGES], torch.ones(24, 3, dtype=bool), 0.7).mean()
+        stage_two = objective(logp, reference, batch[ADVANTAGES], torch.ones(24, 3, dtype=bool), 0.7).mean()
+        entropy = torch.distributions.Categorical(logits=logp).entropy().mean()
         imitation = torch.nn.functional.cross_entropy(out[Columns.ACTION_DIST_INPUTS], batch[LABELS])
         frozen = learner.module[POLICY].unwrapped().reference_frozen
-        torch.testing.assert_close(self.loss(learner, batch), matching if frozen else imitation)
+        expected = stage_two - 0.25 * entropy if frozen else imitation
+        torch.testing.assert_close(self.loss(learner, batch, config), expected)
 
     def test_tau_and_weight_decay_reach_what_they_are_for(self, learner):
         pipeline = learner.config.build_learner_connector(None, None)
