@@ -2,7 +2,7 @@
 
 from mpdf_rllib.questions.families import Family, Split, generate_questions
 from mpdf_rllib.questions.files import file_questions
-from mpdf_rllib.questions.question import Answer, Kind, Question, equivalent, parse_answer
+from mpdf_rllib.questions.question import Answer, Kind, Question, checking, equivalent, parse_answer
 
 __all__ = [
     "Answer",
@@ -10,6 +10,7 @@ __all__ = [
     "Kind",
     "Question",
     "Split",
+    "checking",
     "equivalent",
     "file_questions",
     "generate_questions",

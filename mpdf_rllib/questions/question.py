@@ -2,13 +2,18 @@
 
 import re
 import reprlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
 from mpdf_rllib.errors import DataError
 from mpdf_rllib.questions.expressions import BOX, read_expression, same_expression
+from mpdf_rllib.questions.grader import grading
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 Kind = Literal["number", "expression"]
 
@@ -105,3 +110,15 @@ def equivalent(gold: str, answer: str, kind: Kind) -> bool:
     be decided within the bounds on time and memory is different.
     """
     return gold == answer or (kind == "expression" and same_expression(gold, answer))
+
+
+async def checking(
+    question: Question, check: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Result:
+    """Runs a function that reads or compares answers to a question, which must not hold up the event loop.
+
+    The checks of one question run one after the other, in the order of the calls.
+    """
+    if question.kind == "number":
+        return check(*args, **kwargs)
+    return await grading(question.id, check, *args, **kwargs)
