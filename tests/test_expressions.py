@@ -12,9 +12,15 @@ import time
 from pathlib import Path
 
 import pytest
+from debate_fixtures import scripted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpdf_rllib.engine.scripted import ScriptedEngine
+from mpdf_rllib.envs.features import SOLUTION_FEATURES
+from mpdf_rllib.envs.solution import make_solution
+from mpdf_rllib.envs.solution_tree import CORRECT, UNPARSED
+from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import DataError
 from mpdf_rllib.questions import Question, equivalent, parse_answer
 from mpdf_rllib.questions.grader import Grader, grading
@@ -280,3 +286,25 @@ def test_a_reference_may_be_alone_or_in_a_box(reference):
 def test_a_reference_that_cannot_be_read_is_refused(reference):
     with pytest.raises(DataError, match=r"question q: its reference answer '.*' cannot be read as an expression"):
         Question("q", "?", reference, "expression", "generic")
+
+
+def test_equivalent_solutions_share_a_class_while_all_are_made_at_once():
+    drafts = ["x^2-1", "(x-1)(x+1)", "x^2+1", "x^2-2", "1+x^2", "-1+x^2", "no answer", "nothing"]
+    texts = [draft if "n" in draft else f"\\boxed{{{draft}}}" for draft in drafts]
+    engine = ScriptedEngine(lambda request: scripted(texts[request.position.root], 0.5, 0))
+    team = Team(agents=len(texts), rounds=1, critic=False)
+    tree = team.tree([Question("q", "?", "(x+1)(x-1)", "expression", "generic")] * 2)
+    first = [0, 2, 4, 6, 8, 10, 12, 14]
+    asyncio.run(team.fill(engine, tree, [(question, node) for question in (0, 1) for node in first]))
+    for classes in tree.answer_class[:, first]:
+        plus, minus = classes[2], classes[3]
+        assert {plus, minus} == {1, 2}
+        assert classes.tolist() == [CORRECT, CORRECT, plus, minus, plus, CORRECT, UNPARSED, UNPARSED]
+
+
+def test_a_refinement_in_another_form_repeats_its_draft():
+    question = Question("q", "?", "x", "expression", "generic")
+    draft = make_solution(question, scripted("\\boxed{2(x+1)}", 0.5, 0), 9)
+    for text, repeats in (("\\boxed{2x+2}", 1), ("\\boxed{2x+1}", 0)):
+        refined = make_solution(question, scripted(text, 0.5, 0), 9, parent=draft)
+        assert refined.features[[feature.name for feature in SOLUTION_FEATURES].index("repeats_parent")] == repeats
