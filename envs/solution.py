@@ -7,7 +7,7 @@ import numpy as np
 
 from mpdf_rllib.engine.types import Generation
 from mpdf_rllib.envs.features import solution_features
-from mpdf_rllib.questions import Question, parse_answer
+from mpdf_rllib.questions import Question, equivalent, parse_answer
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,18 @@ def make_solution(
         depth_share: Refinements before it / rounds, in [0, 1].
     """
     answer = parse_answer(generation.text, question.kind)
-    reference = parse_answer(question.answer, question.kind)
     canonical = answer.canonical if answer else None
     verdict = (critic.word_logprobs[0], critic.word_logprobs[1]) if critic else None
-    repeats = parent is not None and canonical is not None and canonical == parent.answer
+
+    def equals(gold: str | None) -> bool:
+        return gold is not None and canonical is not None and equivalent(gold, canonical, question.kind)
+
+    repeats = parent is not None and equals(parent.answer)
     calls = [generation] if critic is None else [generation, critic]
     return Solution(
         text=generation.text,
         answer=canonical,
-        correct=answer is not None and reference is not None and canonical == reference.canonical,
+        correct=equals(question.reference.canonical),
         confidence=math.exp(float(np.mean(generation.logprobs))) if answer and generation.logprobs else 0.0,
         features=solution_features(generation, max_tokens, answer, verdict, depth_share, repeats),
         tokens=(

@@ -8,7 +8,7 @@ import numpy as np
 from mpdf_rllib.engine.types import Position
 from mpdf_rllib.envs.features import NUM_SOLUTION_FEATURES
 from mpdf_rllib.envs.solution import Solution
-from mpdf_rllib.questions import Question
+from mpdf_rllib.questions import Question, equivalent
 
 CORRECT = 0
 """The answer class of the reference answer."""
@@ -63,7 +63,7 @@ class SolutionTree:
         self._children: list[list[list[int]]] = []
         self._no_children = [[-1] * refine_samples for _ in range(refiners or 1)]
         self._solutions: dict[tuple[int, int], Solution] = {}
-        self._classes: list[dict[str, int]] = [{} for _ in self.questions]
+        self._wrong_answers: list[list[str]] = [[] for _ in self.questions]
 
         q = len(self.questions)
         self.present = np.zeros((q, 0), bool)
@@ -125,20 +125,26 @@ class SolutionTree:
         return self._solutions[question, node]
 
     def add(self, question: int, node: int, solution: Solution) -> None:
-        """Puts a solution at a node."""
+        """Puts a solution at a node; to be called through `checking`, since it compares answers."""
         self._solutions[question, node] = solution
-        classes = self._classes[question]
-        if solution.correct:
-            answer_class = CORRECT
-        elif solution.answer is None:
-            answer_class = UNPARSED
-        else:
-            answer_class = classes.setdefault(solution.answer, len(classes) + 1)
-        self.answer_class[question, node] = answer_class
+        self.answer_class[question, node] = self._class_of(question, solution)
         self.confidence[question, node] = solution.confidence
         self.features[question, node] = solution.features
         self.tokens[question, node] = solution.tokens
         self.present[question, node] = True
+
+    def _class_of(self, question: int, solution: Solution) -> int:
+        """The first class, in the order in which they were met, of an equivalent answer; else a new one."""
+        if solution.correct:
+            return CORRECT
+        if solution.answer is None:
+            return UNPARSED
+        known = self._wrong_answers[question]
+        for answer_class, answer in enumerate(known, 1):
+            if equivalent(answer, solution.answer, self.questions[question].kind):
+                return answer_class
+        known.append(solution.answer)
+        return len(known)
 
     def _number(self, place: Position, parent: int | None) -> int:
         self._places.append(place)

@@ -10,7 +10,7 @@ from mpdf_rllib.envs.debate_batch import Concede
 from mpdf_rllib.envs.solution import Solution, make_solution
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.prompts import VERDICTS, as_text, load_prompts
-from mpdf_rllib.questions import Question
+from mpdf_rllib.questions import Question, checking
 
 Refiner = Literal["author", "actor"]
 
@@ -73,7 +73,7 @@ class Team:
             parent_node = tree.parent(node)
             parent = None if parent_node is None else await task(question, parent_node)
             solution = await self.solve(engine, tree.questions[question], tree.position(question, node), parent)
-            tree.add(question, node, solution)
+            await checking(tree.questions[question], tree.add, question, node, solution)
             return solution
 
         pairs = [task(question, node) for question, node in wanted if not tree.present[question, node]]
@@ -101,7 +101,9 @@ class Team:
             words = tuple(word.strip() for word in VERDICTS) if self.chat else VERDICTS
             critic = await engine.generate(GenerationRequest(judged, SamplingParameters(), position, words))
         depth_share = position.depth / self.rounds
-        return make_solution(question, generation, prompts.max_tokens, critic, parent, depth_share)
+        return await checking(
+            question, make_solution, question, generation, prompts.max_tokens, critic, parent, depth_share
+        )
 
     def _render(self, turns: list[Message], label: str) -> str | tuple[Message, ...]:
         return tuple(turns) if self.chat else as_text(turns, label)

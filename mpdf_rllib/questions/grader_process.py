@@ -1,0 +1,83 @@
+"""The process in which math-verify works, within bounds on CPU time and memory.
+
+This file is run by its path, not as a part of its package, so that the process imports math-verify and sympy alone. It
+reads requests [name, arguments] and writes results, a line of JSON each, until its input ends. A call that passes the
+bound on CPU time ends the process: the kernel's timer also ends what is stuck in C code, and what nobody waits for.
+"""
+
+import contextlib
+import json
+import math
+import os
+import resource
+import signal
+import sys
+
+from math_verify import parse, verify
+from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
+from sympy import Basic, MatrixBase
+
+CPU_SECONDS = 3.0
+"""A call's CPU time, which unlike the time on the clock does not depend on what else the machine does."""
+SECONDS = 60
+"""A call's time on the clock, for one that hangs without computing."""
+MEMORY = 2**30
+"""Bytes of address space."""
+CALLS = 1000
+"""After which the process ends and another takes over, so that what sympy's caches hold is bounded too."""
+
+_LATEX = LatexExtractionConfig()
+_CONFIGS = [_LATEX, ExprExtractionConfig()]
+
+
+def extract(text: str) -> str | None:
+    """The answer's own text, as math-verify finds it in a longer one."""
+    found = parse(text, _CONFIGS, extraction_mode="first_match", parsing_timeout=None)
+    return found[1] if len(found) == 2 else None
+
+
+def value(latex: str) -> float | None:
+    """The value of an expression, 0 where it has no finite real one; None where it cannot be parsed."""
+    found = _parse(latex)
+    if not found:
+        return None
+    with contextlib.suppress(Exception):
+        number = float(found[0])
+        return number if math.isfinite(number) else 0.0
+    return 0.0
+
+
+def equal(gold: str, answer: str) -> bool:
+    """Whether math-verify accepts the answer for the gold one."""
+    return verify(_parse(gold), _parse(answer), timeout_seconds=None)
+
+
+def _parse(latex: str) -> list[Basic | MatrixBase]:
+    return parse(f"\\boxed{{{latex}}}", [_LATEX], "no_fallback", "first_match", parsing_timeout=None)
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's, at whose end the input ends
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    replies = os.fdopen(os.dup(1), "w")
+    with open(os.devnull, "w") as nowhere:  # for what the parsers print
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    calls = {function.__name__: function for function in (extract, value, equal)}
+    print("ready", file=replies, flush=True)
+    for _, line in zip(range(CALLS), sys.stdin, strict=False):
+        name, arguments = json.loads(line)
+        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+        try:
+            result = calls[name](*arguments)
+        except Exception:  # math-verify and sympy raise whatever they like, MemoryError and RecursionError among it
+            result = None
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.alarm(0)
+        print(json.dumps(result), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main()

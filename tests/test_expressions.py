@@ -1,0 +1,310 @@
+"""Expressions as answers: any text gives one or none in bounded time and memory, whatever becomes of the process."""
+
+import asyncio
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from debate_fixtures import scripted
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpdf_rllib.engine.scripted import ScriptedEngine
+from mpdf_rllib.envs.features import SOLUTION_FEATURES
+from mpdf_rllib.envs.solution import make_solution
+from mpdf_rllib.envs.solution_tree import CORRECT, UNPARSED
+from mpdf_rllib.envs.team import Team
+from mpdf_rllib.errors import DataError
+from mpdf_rllib.questions import Question, equivalent, parse_answer
+from mpdf_rllib.questions.grader import Grader, grading
+from mpdf_rllib.questions.grader_process import CPU_SECONDS, MEMORY
+
+ROOT = Path(__file__).resolve().parent.parent
+HANG = "9^{9^{9^{9}}}"
+"""Keeps sympy busy for ever."""
+
+
+def read(text: str) -> str | None:
+    answer = parse_answer(text, "expression")
+    return answer and answer.canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("15", "15"),
+        (" $-7/2$ ", "-7/2"),
+        ("So it is \\boxed{42}.", "42"),
+        ("First \\boxed{1}, no, \\boxed{ 2 }", "2"),
+        ("\\boxed{\\frac{3}{4}}", "3/4"),
+        ("\\boxed{-\\dfrac34}", "-3/4"),
+        ("\\boxed{\\$1,234.50}", "2469/2"),
+        ("\\boxed{1{,}000}", "1000"),
+        ("\\boxed{−5}", "-5"),
+        ("\\boxed{4.5e33}", str(45 * 10**32)),
+        ("\\boxed{0.1}", "1/10"),
+        ("\\boxed{x^2 -\n 1}", "\\boxed{x^2 - 1}"),
+        ("\\boxed{\\left\\{1, 2\\right\\}}", "\\boxed{\\left\\{1, 2\\right\\}}"),
+        ("\\boxed{\\frac{1}{0}}", "\\boxed{\\frac{1}{0}}"),
+        ("The final answer is $x^2-1$. I hope it is correct.", "\\boxed{x^2-1}"),
+        ("We see that $a = 3$, thus\n\\[ x = \\sqrt{2} \\]", "\\boxed{x = \\sqrt{2}}"),
+        ("12 * 4 = 48", "48"),
+        ("The answer is 3/4.", "3/4"),
+        ("The answer is \\boxed{\\frac{1}{2", None),  # cut off
+        ("\\boxed{}", None),
+        ("\\boxed{\\frac}", None),
+        ("I do not know", None),
+        ("", None),
+    ],
+)
+def test_the_answer_is_in_the_last_box_or_where_math_verify_finds_it(text, canonical):
+    assert read(text) == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "written"),
+    [
+        ("It is \\boxed{2\\sqrt{2}}, yes", math.sqrt(8), "2\\sqrt{2}"),
+        ("\\boxed{\\frac{1}{3}}", 1 / 3, "\\frac{1}{3}"),
+        ("\\boxed{x+1}", 0, "x+1"),
+        ("\\boxed{2+3i}", 0, "2+3i"),
+        ("\\boxed{\\infty}", 0, "\\infty"),
+        ("\\boxed{(1,2)}", 0, "(1,2)"),
+        ("The final answer is $\\pi$.", math.pi, "\\pi"),
+    ],
+)
+def test_the_value_and_the_place_of_an_answer(text, value, written):
+    answer = parse_answer(text, "expression")
+    assert answer.value == pytest.approx(value)
+    assert text[slice(*answer.span)] == written
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "equal"),
+    [
+        ("1/2", "0.5", True),
+        ("0.5", "\\frac12", True),
+        ("0.5", "50\\%", True),
+        ("1/3", "0.333333", False),  # exact numbers have no tolerance
+        ("10^{40}", "10^{40}+1", False),
+        ("x^2-1", "(x-1)(x+1)", True),
+        ("x^2-1", "(x-1)^2", False),
+        ("\\sqrt{8}", "2\\sqrt2", True),
+        ("\\frac{\\sqrt{2}}{2}", "\\frac{1}{\\sqrt{2}}", True),
+        ("(1,2)", "[1,2]", False),
+        ("(1,2)", "(2,1)", False),
+        ("\\{1,2\\}", "\\{2,1\\}", True),
+        ("\\pi", "3.14", False),
+        ("5", "x=5", True),
+        ("5", "5\\text{ cm}", True),
+        ("x", "y", False),
+        ("1 \\le x < 2", "[1,2)", True),
+        ("[1,2)", "1 \\le x < 2", False),  # math-verify's relation has a direction
+        ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{pmatrix}2\\\\1\\end{pmatrix}", False),
+        ("\\text{Monday}", "\\text{Tuesday}", False),
+    ],
+)
+def test_which_answers_are_the_same(gold, answer, equal):
+    gold, answer = read(f"\\boxed{{{gold}}}"), read(f"\\boxed{{{answer}}}")
+    assert equivalent(gold, answer, "expression") is equal
+    assert equivalent(answer, answer, "expression")
+
+
+PIECES = [
+    *("\\frac{", "\\sqrt{", "\\boxed{", "\\text{", "\\left(", "\\right)", "\\begin{pmatrix}", "\\end{pmatrix}", "\\"),
+    *("{", "}", "(", ")", "[", "]", "$", "$$", "^", "^{", "_", "&", "!", "=", "<", "|", ",", "%", " ", "\n", "/", "-"),
+    *("−", "×", "٣", "½", "∞", "\x00", "\ud800", "\u2028", "e", "i", "1", "0", "9" * 9, "1e9", "10^{9}", "9" * 5000),
+    *("\\infty", "\\pi", "\\int", "\\sum_{i=1}^{", "\\in", "\\cup", "[1,2)", "answer is ", "final answer is "),
+]  # fmt: skip
+SOUP = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+TEXTS = st.text(max_size=100) | SOUP | SOUP.map("So it is \\boxed{{{}}}.".format) | SOUP.map("Answer: ${}$".format)
+
+
+@settings(deadline=None, max_examples=60)
+@given(TEXTS)
+def test_any_text_gives_an_answer_or_none(text):
+    started = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    answer = parse_answer(text, "expression")
+    if answer is not None:
+        start, end = answer.span
+        assert 0 <= start <= end <= len(text)
+        assert math.isfinite(answer.value)
+        again = parse_answer(answer.canonical, "expression")
+        assert (again.canonical, again.value) == (answer.canonical, answer.value)
+        assert equivalent(answer.canonical, again.canonical, "expression")
+        assert equivalent("\\boxed{x+1}", answer.canonical, "expression") in (True, False)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - started < 5 * CPU_SECONDS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9" * 10**6,
+        "\\boxed{" * 10**5,
+        "\\boxed{" + "{" * 10**6,
+        "\\boxed{" + "9" * 10**6 + "}",
+        "\\boxed{" + "1," * 10**5 + "}",
+        "$" * 10**6,
+        "1+" * 10**6,
+        "\\boxed{10^{10^{10}}!}",
+        "\\boxed{(10^9)!}",
+        "\\boxed{" + "\\sqrt{" * 60 + "2" + "}" * 61,
+    ],
+    ids=lambda text: f"{text[:12]}... {len(text)}",
+)
+def test_huge_texts_and_numbers(text):
+    answer = parse_answer(text, "expression")
+    assert answer is None or len(answer.canonical) < 600
+
+
+@pytest.fixture
+def grader():
+    grader = Grader()
+    assert grader.call("value", "2") == 2
+    yield grader
+    grader.close()
+
+
+def cpu_seconds_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def test_what_hangs_is_ended_and_another_process_goes_on(grader):
+    before = cpu_seconds_of_children()
+    first = grader._process.pid
+    assert grader.call("value", HANG) is None
+    assert cpu_seconds_of_children() - before < 2 * CPU_SECONDS
+    assert grader.call("equal", "x+1", "1+x") is True
+    assert grader._process.pid != first
+
+
+def test_its_memory_is_bounded(grader):
+    limits = Path(f"/proc/{grader._process.pid}/limits").read_text()
+    [line] = [line for line in limits.splitlines() if line.startswith("Max address space")]
+    assert int(line.split()[3]) == MEMORY <= 2**30
+
+
+def test_a_process_that_was_killed_is_no_verdict(grader):
+    os.kill(grader._process.pid, signal.SIGKILL)
+    assert grader.call("equal", "x+1", "1+x") is True
+    os.kill(grader._process.pid, signal.SIGINT)
+    assert grader.call("equal", "x+1", "1+x") is True
+
+
+def test_ctrl_c_leaves_no_reply_for_the_next_call(grader):
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            grader.call("value", HANG)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert grader.call("value", "7") == 7
+
+
+def test_the_event_loop_goes_on_and_one_questions_calls_keep_their_order():
+    done, ticks = [], []
+
+    def take(name: str, text: str) -> str | None:
+        assert threading.current_thread() is not threading.main_thread()
+        done.append((name, text))
+        return read(text)
+
+    async def tick():
+        while True:
+            ticks.append(time.monotonic())
+            await asyncio.sleep(0.01)
+
+    async def grade():
+        ticking = asyncio.ensure_future(tick())
+        slow = f"\\boxed{{{'+'.join(f'y^{{{n}}}' for n in range(60))}}}"
+        texts = [slow, "\\boxed{y+1}", "\\boxed{y+2}"]
+        results = await asyncio.gather(*(grading("q", take, "q", text) for text in texts))
+        ticking.cancel()
+        assert results == [slow, "\\boxed{y+1}", "\\boxed{y+2}"]
+        assert done == [("q", text) for text in texts]
+
+    asyncio.run(grade())
+    assert len(ticks) > 10
+
+
+@pytest.mark.parametrize("work", ["'2'", f"'{HANG}'"], ids=["waiting", "computing"])
+def test_it_ends_with_its_owner(work):
+    program = f"""
+import os, threading, time
+from mpdf_rllib.questions.grader import Grader
+grader = Grader()
+grader.call("value", "2")
+print(grader._process.pid, flush=True)
+grader.call("value", {work})
+time.sleep(60)
+"""
+    owner = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    pid = int(owner.stdout.readline())
+    owner.kill()
+    owner.communicate()
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_script_without_a_main_guard_runs_once(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from mpdf_rllib.questions import parse_answer\n"
+        "print(parse_answer('\\\\boxed{2x}', 'expression').canonical, flush=True)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, script], env=environment, cwd="/", capture_output=True, text=True, timeout=60
+    )
+    assert (result.stdout, result.stderr) == ("\\boxed{2x}\n", "")
+
+
+@pytest.mark.parametrize(
+    "reference", ["\\frac{\\sqrt{3}}{2}", "$x+1$", "Thus it is \\boxed{x+1}, as said.", "1,000", "(0,1)"]
+)
+def test_a_reference_may_be_alone_or_in_a_box(reference):
+    question = Question("q", "?", reference, "expression", "generic")
+    boxed = reference if "\\boxed" in reference else f"\\boxed{{{reference}}}"
+    assert question.reference.canonical == read(boxed)
+
+
+@pytest.mark.parametrize("reference", ["", "{", "\\boxed{\\frac}", "\\frac{1}{", "x}{"])
+def test_a_reference_that_cannot_be_read_is_refused(reference):
+    with pytest.raises(DataError, match=r"question q: its reference answer '.*' cannot be read as an expression"):
+        Question("q", "?", reference, "expression", "generic")
+
+
+def test_equivalent_solutions_share_a_class_while_all_are_made_at_once():
+    drafts = ["x^2-1", "(x-1)(x+1)", "x^2+1", "x^2-2", "1+x^2", "-1+x^2", "no answer", "nothing"]
+    texts = [draft if "n" in draft else f"\\boxed{{{draft}}}" for draft in drafts]
+    engine = ScriptedEngine(lambda request: scripted(texts[request.position.root], 0.5, 0))
+    team = Team(agents=len(texts), rounds=1, critic=False)
+    tree = team.tree([Question("q", "?", "(x+1)(x-1)", "expression", "generic")] * 2)
+    first = [0, 2, 4, 6, 8, 10, 12, 14]
+    asyncio.run(team.fill(engine, tree, [(question, node) for question in (0, 1) for node in first]))
+    for classes in tree.answer_class[:, first]:
+        plus, minus = classes[2], classes[3]
+        assert {plus, minus} == {1, 2}
+        assert classes.tolist() == [CORRECT, CORRECT, plus, minus, plus, CORRECT, UNPARSED, UNPARSED]
+
+
+def test_a_refinement_in_another_form_repeats_its_draft():
+    question = Question("q", "?", "x", "expression", "generic")
+    draft = make_solution(question, scripted("\\boxed{2(x+1)}", 0.5, 0), 9)
+    for text, repeats in (("\\boxed{2x+2}", 1), ("\\boxed{2x+1}", 0)):
+        refined = make_solution(question, scripted(text, 0.5, 0), 9, parent=draft)
+        assert refined.features[[feature.name for feature in SOLUTION_FEATURES].index("repeats_parent")] == repeats
