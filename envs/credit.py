@@ -126,12 +126,12 @@ class Credit:
         else:
             rewards, tokens = outcome_credit(debates, actions, policy, calibration)
         rewards = rewards - self.token_price * tokens
-        _check_finite(debates, rewards)
+        _check_finite(debates, rewards, ~np.isnan(terms.local))
         return merge_ties(rewards, self.tie_tolerance)
 
 
-def _check_finite(debates: DebateBatch, rewards: np.ndarray) -> None:
-    wrong = debates.legal() & ~np.isfinite(rewards)
+def _check_finite(debates: DebateBatch, rewards: np.ndarray, legal: np.ndarray) -> None:
+    wrong = legal & ~np.isfinite(rewards)
     if wrong.any():
         b, i, k = np.argwhere(wrong)[0]
         raise DataError(
