@@ -122,7 +122,7 @@ def test_a_reward_that_is_no_number_names_its_question(number):
     terms.tokens[1, 2, PERSIST] = number
     with pytest.raises(DataError, match=rf"'q2'.* agent 2, at node 6, is worth {-number}"):
         Credit(token_price=1.0)(debates, actions, terms)
-    tree.confidence[1] = number
+    tree.confidence[1] = np.nan
     with pytest.raises(DataError, match=r"'q1'.*is worth nan.*record"):
         Credit("outcome")(debates, actions, terms, policy)
 
