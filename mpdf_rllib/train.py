@@ -2,10 +2,8 @@
 
 import argparse
 import errno
-import json
 import logging
 import os
-import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -90,7 +88,7 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
 
     _start_ray()
     folder = config.run_path / run_folder.TUNE
-    if _may_go_on(folder):
+    if run_folder.has_trials(config.run_path):
         tuner = tune.Tuner.restore(str(folder), SoftRankPO, resume_errored=True, param_space=space)
     else:
         run_config = tune.RunConfig(
@@ -116,20 +114,6 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
         for kind in settings.credits
     }
     run_folder.write_checkpoints(config.run_path, checkpoints)
-
-
-def _may_go_on(folder: Path) -> bool:
-    """Whether Tune saved what its trials can go on from; what a kill or a full disk cut short is removed."""
-    for state in sorted(folder.glob("experiment_state*.json"), reverse=True):
-        try:
-            json.loads(state.read_text(encoding="utf-8"))
-            return True
-        except ValueError:
-            what = f"{state} was cut short: training goes on from what was saved before it, or begins anew"
-            cli.console.print(what, highlight=False, soft_wrap=True)
-            state.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
-    return False
 
 
 def _run(tuner: tune.Tuner) -> tune.ResultGrid:
