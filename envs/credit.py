@@ -8,6 +8,7 @@ import numpy as np
 
 from mpdf_rllib.envs.debate import reference_share
 from mpdf_rllib.envs.debate_batch import DebateBatch, Observation, Rewards
+from mpdf_rllib.errors import DataError
 
 CreditKind = Literal["step", "outcome"]
 
@@ -116,9 +117,25 @@ class Credit:
             terms: Its reward terms, `debates.rewards(actions)`.
             policy: What all do in the rounds after, for outcome credit.
             calibration: Weighs the final vote, for outcome credit.
+
+        Raises:
+            DataError: A legal action's reward is not a finite number; names the question.
         """
         if self.kind == "step" or policy is None:
             rewards, tokens = terms.local + terms.consensus, terms.tokens
         else:
             rewards, tokens = outcome_credit(debates, actions, policy, calibration)
-        return merge_ties(rewards - self.token_price * tokens, self.tie_tolerance)
+        rewards = rewards - self.token_price * tokens
+        _check_finite(debates, rewards, ~np.isnan(terms.local))
+        return merge_ties(rewards, self.tie_tolerance)
+
+
+def _check_finite(debates: DebateBatch, rewards: np.ndarray, legal: np.ndarray) -> None:
+    wrong = legal & ~np.isfinite(rewards)
+    if wrong.any():
+        b, i, k = np.argwhere(wrong)[0]
+        raise DataError(
+            f"Question {debates.tree.questions[debates.question[b]].id!r}: in round {debates.round} action {k} of "
+            f"agent {i}, at node {debates.node[b, i]}, is worth {rewards[b, i, k]}. The numbers of its solutions or "
+            "the calibration are not finite: record the questions anew, in another folder."
+        )

@@ -134,4 +134,4 @@ def reference_share(answer_class: np.ndarray, weight: np.ndarray) -> np.ndarray:
     weight = np.where(answer_class != UNPARSED, weight, 0.0)
     total = weight.sum(-1)
     right = np.where(answer_class == CORRECT, weight, 0.0).sum(-1)
-    return np.divide(right, total, out=np.zeros_like(total), where=total > 0)
+    return np.divide(right, total, out=np.zeros_like(total), where=total != 0)

@@ -275,11 +275,11 @@ class ExperimentConfig(Section):
             from mpdf_rllib.engine.models import model_fingerprint
 
             make_inner, fingerprint = self._make_vllm, model_fingerprint(self.team.model)
-        make_limited = partial(self._limited, make_inner)
-        return RecordingEngine(self.recording_url, fingerprint, None if replay_only else make_limited)
 
-    def _limited(self, make_inner: Callable[[], Engine]) -> Engine:
-        return TimeLimitedEngine(make_inner(), self.engine.timeout_s)
+        def make_limited() -> Engine:
+            return TimeLimitedEngine(make_inner(), self.engine.timeout_s)
+
+        return RecordingEngine(self.recording_url, fingerprint, None if replay_only else make_limited)
 
     def _make_vllm(self) -> Engine:
         from mpdf_rllib.engine.vllm_engine import VLLMEngine

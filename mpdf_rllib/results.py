@@ -121,7 +121,7 @@ def read_results(path: Path) -> list[SystemResult]:
                 for _, seed in rows.groupby("seed", sort=True)
             ]
             results.append(SystemResult(system, tuple(outcomes)))
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path} holds no results ({error}); run the experiment again") from error
     return results
 

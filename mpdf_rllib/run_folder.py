@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import yaml
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.errors import ConfigError, DataError
+
+_logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 """The resolved config, from which it is known which run this is."""
@@ -83,6 +86,20 @@ def check(config: ExperimentConfig) -> None:
         raise ConfigError(f"run_folder {config.run_path}: its {CONFIG} is not YAML ({error}); {remedy}") from error
     if changed := _changed_keys(_without_place(before), _without_place(config.model_dump(mode="json"))):
         raise ConfigError(f"run_folder {config.run_path}: it holds a run with another {', '.join(changed)}; {remedy}")
+
+
+def has_trials(run_path: Path) -> bool:
+    """Whether Tune saved what its trials can go on from; what a kill or a full disk cut short is removed."""
+    folder = run_path / TUNE
+    for state in sorted(folder.glob("experiment_state*.json"), reverse=True):
+        try:
+            json.loads(state.read_text(encoding="utf-8"))
+            return True
+        except ValueError:
+            _logger.warning("%s was cut short: training goes on from what was saved before, or begins anew.", state)
+            state.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    return False
 
 
 def write_checkpoints(run_path: Path, checkpoints: dict[CreditKind, list[Path]]) -> None:

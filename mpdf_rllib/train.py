@@ -1,6 +1,7 @@
 """`python -m mpdf_rllib.train`: records, trains a policy for every seed and kind of credit, and prints the table."""
 
 import argparse
+import errno
 import logging
 import math
 import os
@@ -21,10 +22,12 @@ from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.envs.credit import Calibration
 from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
-from mpdf_rllib.errors import EngineError
+from mpdf_rllib.errors import EngineError, MPDFError
 from mpdf_rllib.evaluate import evaluate, print_table
 from mpdf_rllib.record import record
 from mpdf_rllib.results import SystemResult
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 def train(config: ExperimentConfig, fresh: bool = False) -> list[SystemResult]:
@@ -38,7 +41,7 @@ def train(config: ExperimentConfig, fresh: bool = False) -> list[SystemResult]:
         The rows of the table.
 
     Raises:
-        ConfigError: The run folder holds a run with other settings.
+        ConfigError: The run folder holds a run with other settings, or cannot be written.
         EngineError: The engine or every trial failed; what was done before is kept.
     """
     run_folder.prepare(config, fresh)
@@ -89,7 +92,7 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
 
     _start_ray()
     folder = config.run_path / run_folder.TUNE
-    if any(folder.glob("experiment_state*.json")):
+    if run_folder.has_trials(config.run_path):
         tuner = tune.Tuner.restore(str(folder), SoftRankPO, resume_errored=True, param_space=space)
     else:
         run_config = tune.RunConfig(
@@ -102,13 +105,10 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
             verbose=0,
         )
         tune_config = tune.TuneConfig(trial_name_creator=_trial_name, trial_dirname_creator=_trial_name)
-        tuner = tune.Tuner(SoftRankPO, param_space=space, run_config=run_config, tune_config=tune_config)
-    trials = tuner.fit()
-    if trials.errors:
-        raise EngineError(
-            f"{len(trials.errors)} of {len(trials)} trials failed; the same command tries them again. "
-            f"The first failed with:\n{trials.errors[0]}"
-        )
+        with run_folder.writing(config.run_path):
+            tuner = tune.Tuner(SoftRankPO, param_space=space, run_config=run_config, tune_config=tune_config)
+    with run_folder.writing(config.run_path):
+        trials = _run(tuner)
     if any((trial.metrics or {}).get("training_iteration", 0) < iterations for trial in trials):
         raise KeyboardInterrupt  # the Tuner stops gracefully at the first Ctrl-C
 
@@ -118,6 +118,56 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
         for kind in settings.credits
     }
     run_folder.write_checkpoints(config.run_path, checkpoints)
+
+
+def _run(tuner: tune.Tuner) -> tune.ResultGrid:
+    """Runs all trials that are not finished.
+
+    Raises:
+        EngineError: A trial failed.
+        OSError: What comes of the trials could not be written.
+    """
+    logger, errors = logging.getLogger("ray.tune"), _Errors()
+    logger.addHandler(errors)
+    logger.propagate = False
+    try:
+        trials = tuner.fit()
+        if not trials.errors:
+            return trials
+    except Exception:  # what Tune could not write, it may fail to read
+        errors.raise_unwritable()
+        raise
+    finally:
+        logger.removeHandler(errors)
+        logger.propagate = True
+    errors.raise_unwritable()
+    first = trials.errors[0]
+    cause = getattr(first, "cause", None)
+    raise EngineError(
+        f"{len(trials.errors)} of {len(trials)} trials failed; the same command tries them again. "
+        f"The first failed with:\n{cause if isinstance(cause, MPDFError) else first}"
+    )
+
+
+class _Errors(logging.Handler):
+    """Keeps the exceptions of trials and of saving them, which Tune logs with their tracebacks."""
+
+    def __init__(self):
+        super().__init__()
+        self._exceptions: list[BaseException] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.ERROR:
+            logging.getLogger("ray").handle(record)
+        elif record.exc_info and record.exc_info[1]:
+            self._exceptions.append(record.exc_info[1])
+
+    def raise_unwritable(self) -> None:
+        """Raises the first that says that a folder cannot be written."""
+        for exception in self._exceptions:
+            cause = getattr(exception, "cause", exception)
+            if isinstance(cause, OSError) and cause.errno in _UNWRITABLE:
+                raise cause
 
 
 def _trial_name(trial: Trial) -> str:

@@ -1,5 +1,7 @@
 """What each action is worth."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from debate_fixtures import linear_policy, nothing_is_missing, random_actions, random_tree
@@ -12,6 +14,7 @@ from mpdf_rllib.envs.debate import PERSIST, REFINE
 from mpdf_rllib.envs.debate_batch import DebateBatch, Rewards
 from mpdf_rllib.envs.features import NUM_SOLUTION_FEATURES
 from mpdf_rllib.envs.solution_tree import CORRECT, UNPARSED
+from mpdf_rllib.errors import DataError
 
 
 @settings(deadline=None, max_examples=40)
@@ -103,6 +106,25 @@ def test_credit_for_the_outcome_follows_the_policy():
     outcome, tokens = outcome_credit(debates, actions, policy)
     credit = Credit("outcome", token_price=0.002)(debates, actions, debates.rewards(actions), policy)
     np.testing.assert_allclose(credit, outcome - 0.002 * tokens)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_reward_that_is_no_number_names_its_question(number):
+    rng = np.random.default_rng(2)
+    tree = random_tree(rng, 3, 2)
+    tree.questions = tuple(dataclasses.replace(q, id=f"q{i}") for i, q in enumerate(tree.questions))
+    debates = DebateBatch(tree, nothing_is_missing)
+    debates.reset([0, 2, 1])
+    actions, policy = random_actions(rng, debates), linear_policy(rng)
+    terms = debates.rewards(actions)
+    assert np.isfinite(Credit("outcome")(debates, actions, terms, policy)[~np.isnan(terms.local)]).all()
+
+    terms.tokens[1, 2, PERSIST] = number
+    with pytest.raises(DataError, match=rf"'q2'.* agent 2, at node 6, is worth {-number}"):
+        Credit(token_price=1.0)(debates, actions, terms)
+    tree.confidence[1] = np.nan
+    with pytest.raises(DataError, match=r"'q1'.*is worth nan.*record"):
+        Credit("outcome")(debates, actions, terms, policy)
 
 
 def test_ties_are_merged_with_the_best_only():

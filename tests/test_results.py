@@ -207,3 +207,17 @@ def test_files_without_results_are_named(tmp_path):
     for path in (missing, text, other):
         with pytest.raises(DataError, match=f"{path} holds no results"):
             read_results(path)
+
+
+def test_damaged_numbers_are_found_out(results, tmp_path):
+    path = tmp_path / "results.parquet"
+    write_results(path, results, QUESTIONS)
+    contents = path.read_bytes()
+    columns = {column.path_in_schema: column for column in map(pq.read_metadata(path).row_group(0).column, range(11))}
+    for name in ("correct", "seed", "generated_tokens", "refine"):
+        column = columns[name]
+        # The last bytes of a column are its values, or which of its dictionary's they are.
+        last = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1
+        path.write_bytes(contents[:last] + bytes([contents[last] ^ 1]) + contents[last + 1 :])
+        with pytest.raises(DataError, match="holds no results"):
+            read_results(path)

@@ -1,102 +1,11 @@
 """The commands in real processes, killed and started again, on a scripted engine."""
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
-
-REPOSITORY = Path(__file__).parents[1]
-TIMEOUT = 180
-CONFIG = {
-    "name": "resume",
-    "seeds": 2,
-    "questions": {"families": ["multiplication", "addition", "arithmetic"], "train": 12, "test": 12},
-    "team": {"critic": False},
-    "engine": {"kind": "scripted"},
-    "algorithm": {"credits": {"step": {}}, "warm_start_iterations": 1, "iterations": 5, "epochs": 1, "dim": 8},
-}
-ITERATIONS = 6
-# With one core for Ray one trial runs after the other; what Tune knows of them is saved every second.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
-    "RAY_OVERRIDE_RESOURCES": '{"CPU": 1}',
-    "TUNE_GLOBAL_CHECKPOINT_S": "1",
-}
-
-
-class Experiment:
-    """A config in a folder of its own."""
-
-    def __init__(self, folder: Path, config: dict):
-        self.run, self.recording = folder / "run", folder / "recording"
-        self._config = folder / "config.yaml"
-        self._config.write_text(yaml.safe_dump(config))
-
-    def command(self, module: str, *arguments: str) -> list[str]:
-        places = ("--set", f"run_folder={self.run}", "--set", f"recording={self.recording}")
-        return [sys.executable, "-m", f"mpdf_rllib.{module}", "--config", str(self._config), *places, *arguments]
-
-    def finish(self, module: str, *arguments: str, status: int = 0) -> subprocess.CompletedProcess:
-        ended = subprocess.run(
-            self.command(module, *arguments),
-            cwd=REPOSITORY,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-        )
-        assert ended.returncode == status, ended.stderr
-        return ended
-
-    def kill_once(self, ready: Callable[[], object], module: str, *arguments: str) -> None:
-        """Starts a command and sends SIGKILL as soon as `ready`."""
-        process = subprocess.Popen(
-            self.command(module, *arguments),
-            cwd=REPOSITORY,
-            env=ENVIRONMENT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + TIMEOUT
-        try:
-            while not ready():
-                assert process.poll() is None, "the command ended before it could be killed"
-                assert time.monotonic() < deadline, "the command did not get as far as it should"
-                time.sleep(0.01)
-        finally:
-            process.kill()
-            process.wait()
-        assert process.returncode == -signal.SIGKILL
-
-    def recorded(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in sorted(self.recording.glob("*.parquet"))}
-
-    def recorded_keys(self) -> list[str]:
-        return [key for path in self.recording.glob("*.parquet") for key in pq.read_table(path)["key"].to_pylist()]
-
-    def trial(self, seed: int) -> Path:
-        return self.run / "tune" / f"step-seed{seed}"
-
-    def trial_states(self) -> list[Path]:
-        """What Tune saves of the trials, a file a run."""
-        return [*self.run.glob("tune/experiment_state*")]
-
-    def iterations(self, seed: int) -> list[int]:
-        lines = (self.trial(seed) / "result.json").read_text().splitlines()
-        return [json.loads(line)["training_iteration"] for line in lines]
-
-
-def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+from process_fixtures import CONFIG, ITERATIONS, Experiment, contents
 
 
 def test_a_killed_recording_goes_on_where_it_stopped(tmp_path):

@@ -102,6 +102,23 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         run_folder.prepare(experiment(tmp_path / "file" / "run"), fresh=False)
 
 
+def test_trials_go_on_from_the_last_whole_state(tmp_path, caplog):
+    config = experiment(tmp_path)
+    tune = config.run_path / run_folder.TUNE
+    assert not run_folder.has_trials(config.run_path)
+    finish(config)
+    states = [tune / f"experiment_state-2026-01-0{day}_00-00-00.json" for day in (1, 2, 3)]
+    for state, content in zip(states, ('{"trial_data": []}', '{"trial_data": [', ""), strict=True):
+        state.write_text(content)
+    assert run_folder.has_trials(config.run_path)
+    assert names(tune) == {states[0].name, "step-seed0"}
+    assert states[1].name in caplog.text and states[2].name in caplog.text
+
+    states[0].write_text("{")
+    assert not run_folder.has_trials(config.run_path)
+    assert not tune.exists(), "trials that begin anew would lie among the old ones"
+
+
 def test_checkpoints_are_found_again_where_the_folder_was_moved(tmp_path):
     config = experiment(tmp_path / "here")
     finish(config)

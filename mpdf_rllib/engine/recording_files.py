@@ -174,21 +174,26 @@ def as_row(key: str, fingerprint: str, request: GenerationRequest, generation: G
 
 
 def _generations(table: pa.Table) -> Iterator[tuple[str, Generation]]:
-    if table.schema.names != ["key", *_GENERATION]:
+    wanted = pa.schema([SCHEMA.field(name) for name in ("key", *_GENERATION)])
+    if table.schema.names != wanted.names:
         raise ValueError("it has other columns")
-    keys, *fields = (_values(table.column(name)) for name in table.schema.names)
+    keys, *fields = (_values(column) for column in table.cast(wanted).columns)
     for key, *values in zip(keys, *fields, strict=True):
         yield key, Generation(*values)
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
     array = column.combine_chunks()
-    if not pa.types.is_list(array.type):
-        return array.to_pylist()
-    flat = array.flatten().to_numpy().tolist()
+    lists = pa.types.is_list(array.type)
+    flat = array.flatten() if lists else array
+    if array.null_count or flat.null_count:
+        raise ValueError("it has gaps")
+    if not lists:
+        return flat.to_pylist()
+    numbers = flat.to_numpy().tolist()
     bounds = array.offsets.to_numpy().tolist()
     first = bounds[0] if bounds else 0
-    return [tuple(flat[start - first : end - first]) for start, end in itertools.pairwise(bounds)]
+    return [tuple(numbers[start - first : end - first]) for start, end in itertools.pairwise(bounds)]
 
 
 def _is_recording(path: str) -> bool:

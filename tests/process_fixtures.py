@@ -1,0 +1,155 @@
+"""The commands in real processes, on a scripted engine, with what can happen to them."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from mpdf_rllib.config import ExperimentConfig, load_config
+
+REPOSITORY = Path(__file__).parents[1]
+TIMEOUT = 180
+CONFIG = {
+    "name": "processes",
+    "seeds": 2,
+    "questions": {"families": ["multiplication", "addition", "arithmetic"], "train": 12, "test": 12},
+    "team": {"critic": False},
+    "engine": {"kind": "scripted"},
+    "algorithm": {"credits": {"step": {}}, "warm_start_iterations": 1, "iterations": 5, "epochs": 1, "dim": 8},
+}
+ITERATIONS = 6
+# With one core for Ray one trial runs after the other; what Tune knows of them is saved every second.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
+    "RAY_OVERRIDE_RESOURCES": '{"CPU": 1}',
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",
+}
+
+
+class Experiment:
+    """A config in a folder of its own."""
+
+    def __init__(self, folder: Path, config: dict):
+        self.run, self.recording = folder / "run", folder / "recording"
+        self._folder = folder
+        self._environment = ENVIRONMENT
+        self._config = folder / "config.yaml"
+        self._config.write_text(yaml.safe_dump(config))
+
+    def inject(self, fault: str) -> None:
+        """Has every later process run this code before its own; "" ends it."""
+        (self._folder / "sitecustomize.py").write_text(fault)
+        self._environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(self._folder), str(REPOSITORY)])}
+
+    def load(self) -> ExperimentConfig:
+        return load_config(self._config, self._places())
+
+    def _places(self) -> list[str]:
+        return [f"run_folder={self.run}", f"recording={self.recording}"]
+
+    def command(self, module: str, *arguments: str) -> list[str]:
+        places = [argument for place in self._places() for argument in ("--set", place)]
+        return [sys.executable, "-m", f"mpdf_rllib.{module}", "--config", str(self._config), *places, *arguments]
+
+    def finish(self, module: str, *arguments: str, status: int = 0) -> subprocess.CompletedProcess:
+        ended = subprocess.run(
+            self.command(module, *arguments),
+            cwd=REPOSITORY,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+        assert ended.returncode == status, ended.stderr
+        return ended
+
+    def start(self, module: str, *arguments: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            self.command(module, *arguments),
+            cwd=REPOSITORY,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def kill_once(self, ready: Callable[[], object], module: str, *arguments: str) -> None:
+        """Starts a command and sends SIGKILL as soon as `ready`."""
+        process = self.start(module, *arguments)
+        deadline = time.monotonic() + TIMEOUT
+        try:
+            while not ready():
+                assert process.poll() is None, "the command ended before it could be killed"
+                assert time.monotonic() < deadline, "the command did not get as far as it should"
+                time.sleep(0.01)
+        finally:
+            process.kill()
+            process.wait()
+        assert process.returncode == -signal.SIGKILL
+
+    def recorded(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in sorted(self.recording.glob("*.parquet"))}
+
+    def recorded_keys(self) -> list[str]:
+        return [key for path in self.recording.glob("*.parquet") for key in pq.read_table(path)["key"].to_pylist()]
+
+    def trial(self, seed: int) -> Path:
+        return self.run / "tune" / f"step-seed{seed}"
+
+    def trial_states(self) -> list[Path]:
+        """What Tune saves of the trials, a file a run."""
+        return [*self.run.glob("tune/experiment_state*")]
+
+    def iterations(self, seed: int) -> list[int]:
+        lines = (self.trial(seed) / "result.json").read_text().splitlines()
+        return [json.loads(line)["training_iteration"] for line in lines]
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+class SmallDisk:
+    """A file system of its own, in a mount namespace that ends with the process that keeps it.
+
+    Attributes:
+        path: Where it is seen from outside the namespace.
+    """
+
+    def __init__(self, keeper: subprocess.Popen, mounted: Path, enter: list[str]):
+        self.path = Path(f"/proc/{keeper.pid}/root{mounted}")
+        self._remount = ["nsenter", "-t", str(keeper.pid), *enter, "mount", str(mounted), "-o"]
+
+    def remount(self, options: str) -> None:
+        subprocess.run([*self._remount, f"remount,{options}"], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    mounted = tmp_path / "disk"
+    mounted.mkdir()
+    keep = f"mount -t tmpfs -o size=64k disk {mounted} && echo mounted && exec cat"
+    tries = {("-m",): ["-m"], ("-r", "-m"): ["-U", "-m", "--preserve-credentials"]}  # as root, or as anybody
+    for unshare, enter in tries.items():
+        with contextlib.ExitStack() as stack:
+            keeper = stack.enter_context(
+                subprocess.Popen(
+                    ["unshare", *unshare, "sh", "-c", keep],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
+            )
+            stack.callback(keeper.kill)
+            if keeper.stdout and keeper.stdout.readline() == b"mounted\n":
+                yield SmallDisk(keeper, mounted, enter)
+                return
+    pytest.skip("neither root nor an unprivileged user may mount a file system here")
