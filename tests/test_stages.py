@@ -7,14 +7,13 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis.target_network_api import TARGET_NETWORK_ACTION_DIST_INPUTS
 from rllib_fixtures import debate_config, questions_of, small_config, start_ray  # noqa: F401
 
-from mpdf_rllib.algorithms.softrankpo import POLICY, soft_rank_advantages, softrankpo
+from mpdf_rllib.algorithms.softrankpo import POLICY, soft_rank_advantages
 from mpdf_rllib.algorithms.softrankpo.losses import log_policy_loss, rank_matching_loss
 from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ADVANTAGES, LABELS, PREFERENCE, ActionAdvantages
 from mpdf_rllib.envs.credit import outcome_credit
 from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
-from mpdf_rllib.errors import EngineError
 from mpdf_rllib.evaluate import greedy
 
 AGENTS = ("agent_0", "agent_1", "agent_2")
@@ -108,11 +107,3 @@ class TestLearner:
         )
         (optimizer,) = learner.get_optimizers_for_module(POLICY)
         assert {group["weight_decay"] for _, each in [optimizer] for group in each.param_groups} == {0.125}
-
-
-def test_an_iteration_in_which_no_debate_comes_back_says_so(ray_instance, monkeypatch):
-    algorithm = small_config().build_algo()
-    monkeypatch.setattr(softrankpo, "synchronous_parallel_sample", lambda **kwargs: ([], []))
-    with pytest.raises(EngineError, match="sample_timeout_s=3600"):
-        algorithm.training_step()
-    algorithm.stop()
