@@ -245,7 +245,7 @@ class SoftRankPO(Algorithm):
                 dropped = group.num_env_runners_dropped_lifetime() - dropped_before
                 if dropped:
                     logger.warning(
-                        "%d samples of env runners were dropped: they took longer than sample_timeout_s=%s s; raise it",
+                        "samples dropped: %d; they took longer than sample_timeout_s=%s s: raise it for slow models",
                         dropped,
                         config.sample_timeout_s,
                     )
