@@ -164,6 +164,17 @@ def test_a_request_may_take_longer_than_the_limit_while_others_are_answered():
     assert [g.text for g in run_at_once(ask(engine, *map(str, range(1, 9))))] == [*map(str, range(1, 9))]
 
 
+def test_new_requests_are_no_sign_of_life():
+    async def job() -> float:
+        engine = TimeLimitedEngine(Delayed({"a": 1e9, "b": 1e9}), 60)
+        first = asyncio.ensure_future(ask(engine, "a"))
+        await asyncio.sleep(40)
+        await asyncio.gather(first, ask(engine, "b"), return_exceptions=True)
+        return asyncio.get_running_loop().time()
+
+    assert run_at_once(job()) == pytest.approx(60)
+
+
 def test_the_time_without_requests_does_not_count():
     async def job() -> None:
         engine = TimeLimitedEngine(Delayed({"a": 59.0, "b": 59.0, "c": 61.0}), 60)

@@ -89,7 +89,10 @@ def test_files_of_other_names_are_read_where_they_hold_a_recording(recorded, tmp
         case "other columns":
             pq.write_table(pa.table({"x": [1, 2]}), other)
         case "other types":
-            pq.write_table(pa.table(columns | {"key": ["k"], "token_ids": [7]}), other)
+            table = pq.read_table(pa.BufferReader(contents))
+            place = table.schema.get_field_index("prompt_tokens")
+            keys, many = pa.array(list("abcde")), pa.array(["many"] * 5)
+            pq.write_table(table.set_column(place, "prompt_tokens", many).set_column(0, "key", keys), other)
         case "nulls":
             pq.write_table(pa.table(columns | {"key": ["k"]}), other)
     folder = RecordingFolder(str(tmp_path))
