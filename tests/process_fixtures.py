@@ -126,7 +126,7 @@ class SmallDisk:
 
     def __init__(self, keeper: subprocess.Popen, mounted: Path, enter: list[str]):
         self.path = Path(f"/proc/{keeper.pid}/root{mounted}")
-        self._remount = ["nsenter", "-t", str(keeper.pid), *enter, "mount", str(mounted), "-o"]
+        self._remount = ["nsenter", "-t", str(keeper.pid), *enter, "mount", "-t", "tmpfs", "disk", str(mounted), "-o"]
 
     def remount(self, options: str) -> None:
         subprocess.run([*self._remount, f"remount,{options}"], check=True)

@@ -198,7 +198,7 @@ def test_folders_that_cannot_be_written(warm_started, small_disk):  # noqa: F811
     experiment, table, _ = warm_started
     small_disk.remount("size=20m")
     copy = copied(experiment, small_disk.path)
-    small_disk.remount("ro")
+    small_disk.remount("bind,ro")
     before = contents(copy.run)
     for command in ("train", "evaluate"):
         ended = copy.finish(command, status=2)
