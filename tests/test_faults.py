@@ -63,11 +63,21 @@ def half(table, path, **settings):
 parquet.write_table = half
 """
 
-PROMPT_TOKENS_TELL_THE_PROCESS = """
-import dataclasses, os
+TWO_BEGIN_TOGETHER_AND_PROMPT_TOKENS_TELL_WHICH = """
+import dataclasses, os, pathlib, time
 from mpdf_rllib.engine import scripted
+from mpdf_rllib.engine.recording_files import RecordingFolder
 
-answer = scripted.answer_like_a_small_model
+read, answer, here = RecordingFolder.read, scripted.answer_like_a_small_model, pathlib.Path(__file__).parent
+
+def read_and_wait(self):
+    known = read(self)
+    (here / f"{os.getpid()}.read").touch()
+    while len([*here.glob("*.read")]) < 2:
+        time.sleep(0.01)
+    return known
+
+RecordingFolder.read = read_and_wait
 scripted.answer_like_a_small_model = lambda request: dataclasses.replace(answer(request), prompt_tokens=os.getpid())
 """
 
@@ -94,7 +104,7 @@ def test_killed_during_a_flush(tmp_path):
 @pytest.mark.parametrize("shards", [((), ()), (("--shard", "0/2"), ("--shard", "1/2"))], ids=["all", "shards"])
 def test_two_processes_on_one_recording(tmp_path, shards):
     experiment = Experiment(tmp_path, MANY)
-    experiment.inject(PROMPT_TOKENS_TELL_THE_PROCESS)
+    experiment.inject(TWO_BEGIN_TOGETHER_AND_PROMPT_TOKENS_TELL_WHICH)
     processes = [experiment.start("record", *shard) for shard in shards]
     try:
         assert [process.wait(TIMEOUT) for process in processes] == [0, 0]
