@@ -22,9 +22,9 @@ from mpdf_rllib.envs.solution import make_solution
 from mpdf_rllib.envs.solution_tree import CORRECT, UNPARSED
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import DataError
-from mpdf_rllib.questions import Question, equivalent, parse_answer
-from mpdf_rllib.questions.grader import Grader, grading
-from mpdf_rllib.questions.grader_process import CPU_SECONDS, MEMORY
+from mpdf_rllib.questions import Question, checking, equivalent, expressions, parse_answer
+from mpdf_rllib.questions.grader import Grader
+from mpdf_rllib.questions.grader_process import CALLS, CPU_SECONDS, MEMORY
 
 ROOT = Path(__file__).resolve().parent.parent
 HANG = "9^{9^{9^{9}}}"
@@ -58,6 +58,7 @@ def read(text: str) -> str | None:
         ("12 * 4 = 48", "48"),
         ("The answer is 3/4.", "3/4"),
         ("The answer is \\boxed{\\frac{1}{2", None),  # cut off
+        ("\\boxed{" + "x+" * 300 + "x}", None),  # noise
         ("\\boxed{}", None),
         ("\\boxed{\\frac}", None),
         ("I do not know", None),
@@ -115,6 +116,13 @@ def test_which_answers_are_the_same(gold, answer, equal):
     gold, answer = read(f"\\boxed{{{gold}}}"), read(f"\\boxed{{{answer}}}")
     assert equivalent(gold, answer, "expression") is equal
     assert equivalent(answer, answer, "expression")
+
+
+def test_exact_numbers_need_no_process(monkeypatch):
+    monkeypatch.delattr(expressions, "grade")
+    answers = [read(text) for text in ("\\boxed{1/3}", "0.333333", "It is \\boxed{\\frac13}.", "$-2$")]
+    assert answers == ["1/3", "333333/1000000", "1/3", "-2"]
+    assert [equivalent("1/3", answer, "expression") for answer in answers] == [True, False, True, False]
 
 
 PIECES = [
@@ -195,8 +203,16 @@ def test_its_memory_is_bounded(grader):
 def test_a_process_that_was_killed_is_no_verdict(grader):
     os.kill(grader._process.pid, signal.SIGKILL)
     assert grader.call("equal", "x+1", "1+x") is True
-    os.kill(grader._process.pid, signal.SIGINT)
+    second = grader._process.pid
+    os.kill(second, signal.SIGINT)  # as Ctrl-C does to all processes of a terminal
     assert grader.call("equal", "x+1", "1+x") is True
+    assert grader._process.pid == second
+
+
+def test_a_process_is_replaced_after_its_calls(grader):
+    first = grader._process.pid
+    assert [grader.call("value", str(n)) for n in range(CALLS + 10)] == list(range(CALLS + 10))
+    assert grader._process.pid != first
 
 
 def test_ctrl_c_leaves_no_reply_for_the_next_call(grader):
@@ -214,6 +230,7 @@ def test_ctrl_c_leaves_no_reply_for_the_next_call(grader):
 
 
 def test_the_event_loop_goes_on_and_one_questions_calls_keep_their_order():
+    question = Question("q", "?", "1", "expression", "generic")
     done, ticks = [], []
 
     def take(name: str, text: str) -> str | None:
@@ -230,7 +247,7 @@ def test_the_event_loop_goes_on_and_one_questions_calls_keep_their_order():
         ticking = asyncio.ensure_future(tick())
         slow = f"\\boxed{{{'+'.join(f'y^{{{n}}}' for n in range(60))}}}"
         texts = [slow, "\\boxed{y+1}", "\\boxed{y+2}"]
-        results = await asyncio.gather(*(grading("q", take, "q", text) for text in texts))
+        results = await asyncio.gather(*(checking(question, take, "q", text) for text in texts))
         ticking.cancel()
         assert results == [slow, "\\boxed{y+1}", "\\boxed{y+2}"]
         assert done == [("q", text) for text in texts]

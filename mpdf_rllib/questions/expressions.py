@@ -48,11 +48,8 @@ def read_expression(text: str) -> tuple[str, float, tuple[int, int]] | None:
         answer = " ".join(answer.split())
     if (exact := _exact(answer)) is not None:
         return str(exact), float(exact), span
-    boxed = f"{BOX}{answer}}}"
-    if len(answer) > MAX_ANSWER or _boxed(boxed) != (len(BOX), len(boxed) - 1):
-        return None
-    value = _graded("value", answer)
-    return None if value is None else (boxed, value, span)
+    value = _graded("value", answer) if len(answer) <= MAX_ANSWER else None
+    return None if value is None else (f"{BOX}{answer}}}", value, span)
 
 
 def same_expression(gold: str, answer: str) -> bool:
