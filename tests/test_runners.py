@@ -99,10 +99,24 @@ class Trained:
         algorithm.save_to_path(folder)
         self.saved = learners_of(algorithm)[0]
         self.saved_policies = policies(self.saved, algorithm)
-        self.episodes = algorithm.env_runner.sample()
+        self.episodes = unevenly_dealt(algorithm.env_runner.sample())
         self.followed = algorithm.env_runner.env.session.policy
         self.module, self.session = algorithm.env_runner.module, algorithm.env_runner.env.session
         self.updated = policies(updated(algorithm, self.episodes)[0], algorithm)
+
+
+def unevenly_dealt(episodes: list) -> list:
+    """In an order in which every other debate is of those with the most states that carry a preference."""
+
+    def states_with_preference(episode) -> int:
+        infos = [info for agent in episode.agent_episodes.values() for info in agent.get_infos(slice(1, None))]
+        return sum(np.nanmax(info["action_rewards"]) > np.nanmin(info["action_rewards"]) for info in infos)
+
+    ordered = sorted(episodes, key=states_with_preference, reverse=True)
+    half = -(-len(ordered) // 2)
+    dealt = [None] * len(ordered)
+    dealt[::2], dealt[1::2] = ordered[:half], ordered[half:]
+    return dealt
 
 
 def updated(algorithm: SoftRankPO, episodes: list) -> list[dict[str, State]]:
@@ -139,8 +153,8 @@ class TestLearners:
             assert_equal(run.saved, state)
         first, *others = updated(algorithm, run.episodes)
         for name, logp in policies(first, algorithm).items():
-            # AdamW divides by the size of a gradient, so that the rounding of one near zero shows.
-            torch.testing.assert_close(logp, run.updated[name], rtol=0, atol=1e-4)
+            # Rounding alone: AdamW magnifies it where a gradient is near zero, so more is allowed than is seen (1e-7).
+            torch.testing.assert_close(logp, run.updated[name], rtol=0, atol=1e-5)
             assert (logp - run.saved_policies[name]).abs().max() > 1e-3
         for other in others:
             assert_equal(first, other)
@@ -320,7 +334,7 @@ class TestSlowEnvRunners:
     def test_trap_8_dropped_samples_are_reported(self, caplog):
         algorithm = (
             config(env=OneSlowRunnerEnv)
-            .env_runners(num_env_runners=2, sample_timeout_s=1.5)
+            .env_runners(num_env_runners=2, sample_timeout_s=5, merge_env_runner_states=False)
             .training(train_batch_size_per_learner=3)
             .build_algo()
         )
@@ -328,10 +342,11 @@ class TestSlowEnvRunners:
             result = algorithm.train()
         assert result["env_runners"]["num_episodes"] == 15
         assert result["fault_tolerance"]["num_env_runners_dropped_lifetime"] == 1
-        assert "longer than sample_timeout_s=1.5 s" in caplog.text
+        assert "samples dropped: 1; they took longer than sample_timeout_s=5 s" in caplog.text
         set_config(algorithm, sample_timeout_s=1e-4)
         with pytest.raises(EngineError, match="no env runner returned a debate within sample_timeout_s=0.0001 s"):
             algorithm.train()
+        kill(algorithm, 2)  # whose sample would be waited for
         algorithm.stop()
 
 

@@ -264,18 +264,6 @@ class TestAlgorithm:
         assert torch.equal(logits_of(saved, observation()), run.saved_logits)
         assert_equal(clones(saved.reference), run.references[-1])
 
-    def test_a_learner_in_a_process_of_its_own_learns_the_same(self, run):
-        algorithm = config().learners(num_learners=1).build_algo()
-        algorithm.restore_from_path(run.checkpoint)
-        updated(algorithm, run.episodes)
-        # Weights may differ where nothing depends on them.
-        there = logits_of(learner_module(algorithm), observation()).log_softmax(-1)
-        torch.testing.assert_close(there, run.updated_logits.log_softmax(-1), rtol=0, atol=1e-4)
-        assert (there - run.saved_logits.log_softmax(-1)).abs().max() > 1e-2
-        algorithm.train()
-        assert_equal(clones(learner_module(algorithm).reference), run.policies[WARM_START])
-        algorithm.stop()
-
     def test_a_tuner_trains_it_by_its_name(self, ray_instance, tmp_path):
         results = tune.Tuner(
             "SoftRankPO",

@@ -219,7 +219,7 @@ class SoftRankPO(Algorithm):
             )
             if dropped := group.num_env_runners_dropped_lifetime() - dropped_before:
                 logger.warning(
-                    "%d samples of env runners were dropped: they took longer than sample_timeout_s=%s s; raise it",
+                    "samples dropped: %d; they took longer than sample_timeout_s=%s s: raise it for slow models",
                     dropped,
                     config.sample_timeout_s,
                 )
