@@ -289,9 +289,9 @@ class StaticRun:
         self._update = self.algorithm.learner_group.update
         self.algorithm.learner_group.update = self._note
 
-    def _note(self, *, episodes, **kwargs):
-        self.learned.append([contents(episode) for episode in episodes])
-        return self._update(episodes=episodes, **kwargs)
+    def _note(self, *, training_data, **kwargs):
+        self.learned.append([contents(episode) for episode in training_data.episodes])
+        return self._update(training_data=training_data, **kwargs)
 
     def train(self, iterations: int = 1) -> list[float]:
         """How many env steps were sampled by the end of each iteration."""
