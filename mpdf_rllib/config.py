@@ -5,10 +5,10 @@ import typing
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from mpdf_rllib.engine import Engine, RecordingEngine
 from mpdf_rllib.engine.time_limit import TimeLimitedEngine
@@ -16,89 +16,12 @@ from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.envs.debate_batch import Concede
 from mpdf_rllib.envs.team import Refiner, Team
 from mpdf_rllib.errors import ConfigError
-from mpdf_rllib.prompts import PROMPT_FILE
-from mpdf_rllib.questions import Family, Kind, Question, Split, file_questions, generate_questions
-from mpdf_rllib.questions.files import MIN_TRAIN, Role
+from mpdf_rllib.questions import Question, Split
+from mpdf_rllib.questions.config import QuestionsConfig
+from mpdf_rllib.section import Section
 
 MAX_SOLUTIONS = 4096
 """Of a question: what a recording can hold of trees that widen with every refinement."""
-
-
-class Section(BaseModel):
-    """A part of the config; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ColumnsConfig(Section):
-    """Which columns of a file are read."""
-
-    text: str = "question"
-    answer: str = "answer"
-    """The reference answer, or a text that it is read out of as it is out of a model's."""
-    id: str | None = None
-    """By default a question's id is a hash of its text."""
-
-
-class FileConfig(Section):
-    """Questions from files: .jsonl, .csv or .parquet."""
-
-    train: str
-    test: str
-    columns: ColumnsConfig = ColumnsConfig()
-    kind: Kind = "number"
-    """How answers are read and compared."""
-    prompts: str = "generic"
-    """Packaged prompts, or the path of a .yaml file like them; "generic" has no examples and is for chat models."""
-
-
-class QuestionsConfig(Section):
-    """Which questions to train and to test on: generated families, or files."""
-
-    families: Annotated[list[Family], Field(min_length=1)] | None = None
-    """Generated families, drawn from in turn."""
-    file: FileConfig | None = None
-    train: Annotated[int, Field(ge=MIN_TRAIN)] | None = None
-    """Number of training questions; all of the file's by default."""
-    test: Annotated[int, Field(ge=1)] | None = None
-    """Number of held-out questions; in families they are about other numbers than the training questions'."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of the draw."""
-
-    @model_validator(mode="after")
-    def _has_one_source(self) -> Self:
-        if (self.families is None) == (self.file is None):
-            raise ValueError("give either families or file")
-        if self.families and not (self.train and self.test):
-            raise ValueError("families have no end; give the numbers of train and test questions")
-        return self
-
-    def of(self, split: Split) -> list[Question]:
-        """The questions of a split.
-
-        Raises:
-            ConfigError: More are asked for than there are.
-            DataError: The files cannot be used; names all rows.
-        """
-        count = self.train if split == "train" else self.test
-        if self.file is None:
-            assert self.families is not None and count is not None
-            return generate_questions(self.families, split, count, self.seed)
-        files: dict[Split, str] = {"train": self.file.train, "test": self.file.test}
-        columns: dict[Role, str] = {"text": self.file.columns.text, "answer": self.file.columns.answer}
-        if self.file.columns.id is not None:
-            columns["id"] = self.file.columns.id
-        return file_questions(files, columns, self.file.kind, self.file.prompts, split, count, self.seed)
-
-    def resolved(self) -> "QuestionsConfig":
-        """The same with the files' absolute paths."""
-        if self.file is None:
-            return self
-        places = {"train": self.file.train, "test": self.file.test}
-        if self.file.prompts.endswith(PROMPT_FILE):
-            places["prompts"] = self.file.prompts
-        absolute = {key: str(Path(place).expanduser().absolute()) for key, place in places.items()}
-        return self.model_copy(update={"file": self.file.model_copy(update=absolute)})
 
 
 class TeamConfig(Section):
