@@ -3,18 +3,22 @@
 import argparse
 import asyncio
 import contextlib
+import copy
 import functools
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from statistics import median
 from unittest import mock
 
 import numpy as np
 import psutil
 import ray
 import torch
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
@@ -22,7 +26,9 @@ from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from mpdf_rllib import cli
+from mpdf_rllib.algorithms.ppo import ppo_config
 from mpdf_rllib.algorithms.softrankpo import SoftRankPOConfig
+from mpdf_rllib.algorithms.whole_debates import WholeDebates
 from mpdf_rllib.engine import GenerationRequest, RecordingEngine, run
 from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
 from mpdf_rllib.engine.vllm_engine import VLLMEngine
@@ -111,6 +117,33 @@ def bench_costs(runner: DeliberationEnvRunner) -> dict[str, float]:
         steps = sum(_sample(runner) for _ in range(20))
         enter("the loop")
     return {part: 1e6 * spent / steps for part, spent in sorted(seconds.items(), key=lambda item: -item[1])}
+
+
+def bench_update(debates: int = 300, updates: int = 10) -> tuple[float, float]:
+    """Seconds of an update by SoftRankPO and by RLlib's PPO, on the same debates, network, epochs and minibatches."""
+    softrankpo = _debates(debates).training(warm_start_iterations=0).build_algo()
+    softrankpo.train()
+    episodes = softrankpo.env_runner.sample()
+    with tempfile.TemporaryDirectory() as checkpoint:
+        softrankpo.save_to_path(checkpoint)
+        config = ppo_config(Path(checkpoint)).environment(DeliberationEnv, env_config=softrankpo.config.env_config)
+        ppo = config.env_runners(num_envs_per_env_runner=1).build_algo()
+    seconds: dict[Algorithm, list[float]] = {softrankpo: [], ppo: []}
+    for _ in range(updates):
+        for algorithm, spent in seconds.items():
+            config = algorithm.config
+            data = WholeDebates(episodes=copy.deepcopy(episodes))  # PPO adds a step to each
+            start = time.perf_counter()
+            algorithm.learner_group.update(
+                training_data=data,
+                num_epochs=config.num_epochs,
+                minibatch_size=config.minibatch_size,
+                shuffle_batch_per_epoch=config.shuffle_batch_per_epoch,
+            )
+            spent.append(time.perf_counter() - start)
+    for algorithm in seconds:
+        algorithm.stop()
+    return median(seconds[softrankpo]), median(seconds[ppo])
 
 
 def bench_memory(iterations: int = 1000, settled: int = 200) -> tuple[float, float]:
@@ -229,6 +262,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     costs = ", ".join(f"{part} {microseconds:.0f}" for part, microseconds in bench_costs(runner).items())
     out(f"    of which microseconds an agent step: {costs}")
+    ours, ppo = bench_update()
+    out(f"update on 300 debates: SoftRankPO {ours:.2f} s, RLlib's PPO {ppo:.2f} s; ratio {ours / ppo:.2f} (at most 1)")
     settled, at_last = bench_memory()
     out(f"memory: {settled:.0f} MiB after 200 iterations, {at_last:.0f} after 1,000")
     ray.shutdown()
