@@ -9,18 +9,17 @@ import functools
 import os
 import sys
 import threading
-import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpdf_rllib.engine.models import model_fingerprint, resolve_model
-from mpdf_rllib.engine.types import Generation, GenerationRequest, Message
+from mpdf_rllib.engine.types import Generation, GenerationRequest
+from mpdf_rllib.engine.vllm_requests import ask, failures
 from mpdf_rllib.engine.watchdog import Watchdog
-from mpdf_rllib.errors import ConfigError, DataError, EngineError
+from mpdf_rllib.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
-    from vllm import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
 Result = TypeVar("Result")
@@ -48,7 +47,6 @@ _CPU_DEFAULTS: dict[str, Any] = {
     "max_num_seqs": 128,
 }
 _ATTEMPTS = 2
-_ROUNDING = 1e-3
 _KILL_AGAIN_SECONDS = 0.5
 _loading = threading.Lock()
 
@@ -94,8 +92,8 @@ class VLLMEngine:
             engine = self._loading()
             llm = await asyncio.shield(engine)
             try:
-                return await _ask(llm, request)
-            except _failures() as error:
+                return await ask(llm, request)
+            except failures() as error:
                 failure = error
             if llm.errored and self._engine is engine:
                 self._engine = None
@@ -195,100 +193,6 @@ async def _shut_down(llm: "AsyncLLM") -> None:
     await _in_thread(llm.shutdown)
 
 
-async def _ask(llm: "AsyncLLM", request: GenerationRequest) -> Generation:
-    from vllm import SamplingParams
-    from vllm.exceptions import VLLMClientError
-    from vllm.sampling_params import RequestOutputKind
-
-    tokenizer = llm.get_tokenizer()
-    words = _first_tokens(tokenizer, request.score_words)
-    if words:
-        parameters = SamplingParams(max_tokens=1, logprob_token_ids=words, output_kind=RequestOutputKind.FINAL_ONLY)
-    else:
-        sampling = request.sampling
-        parameters = SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_tokens,
-            stop=list(sampling.stop),
-            logprobs=0,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-    prompt = _rendered(tokenizer, request.prompt)
-    try:
-        async for output in llm.generate(prompt, parameters, uuid.uuid4().hex):
-            final = output
-    except VLLMClientError as error:
-        raise DataError(
-            f"Question {request.position.question!r}: its prompt cannot be given to the model ({error}). "
-            "Shorten the prompt or the question, raise engine.args.max_model_len, or take a model of a longer context."
-        ) from error
-    return _scored(final, words) if words else _generated(final, set(tokenizer.all_special_ids))
-
-
-def _rendered(tokenizer: Any, prompt: str | tuple[Message, ...]) -> Any:
-    if isinstance(prompt, str):
-        return {"prompt": prompt}
-    if not tokenizer.chat_template:
-        return {"prompt": "\n\n".join(content for _, content in prompt)}
-    messages = [{"role": role, "content": content} for role, content in prompt]
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
-    return {"prompt_token_ids": ids}
-
-
-def _first_tokens(tokenizer: Any, words: tuple[str, ...]) -> list[int]:
-    ids = [tokenizer.encode(word, add_special_tokens=False)[0] for word in words]
-    if len(set(ids)) < len(ids):
-        raise ConfigError(f"score words {words} do not differ in their first tokens for this model: choose others.")
-    return ids
-
-
-def _generated(output: "RequestOutput", special: set[int]) -> Generation:
-    completion = output.outputs[0]
-    if completion.finish_reason not in ("stop", "length"):
-        raise _Unfinished(f"it ended a generation with {completion.finish_reason!r}")
-    token_ids, tables = tuple(completion.token_ids), completion.logprobs or ()
-    if len(tables) != len(token_ids):
-        raise _Unfinished(f"it returned {len(tables)} log-probabilities for {len(token_ids)} tokens")
-    chosen = [table[token] for table, token in zip(tables, token_ids, strict=True)]
-    ends, end = [], 0
-    for token, entry in zip(token_ids, chosen, strict=True):
-        end += 0 if token in special else len(entry.decoded_token or "")
-        ends.append(min(end, len(completion.text)))
-    return Generation(
-        text=completion.text,
-        token_ids=token_ids,
-        logprobs=tuple(_at_most_zero(entry.logprob) for entry in chosen),
-        token_ends=tuple(ends),
-        finish_reason=completion.finish_reason,
-        prompt_tokens=len(output.prompt_token_ids or ()),
-        cached_tokens=output.num_cached_tokens or 0,
-        generated_tokens=len(token_ids),
-    )
-
-
-def _scored(output: "RequestOutput", words: list[int]) -> Generation:
-    completion = output.outputs[0]
-    if not completion.logprobs:
-        raise _Unfinished(f"it ended a scoring with {completion.finish_reason!r}")
-    return Generation(
-        text="",
-        token_ids=(),
-        logprobs=(),
-        token_ends=(),
-        finish_reason="score",
-        prompt_tokens=len(output.prompt_token_ids or ()),
-        cached_tokens=output.num_cached_tokens or 0,
-        generated_tokens=0,
-        word_logprobs=tuple(_at_most_zero(completion.logprobs[0][word].logprob) for word in words),
-    )
-
-
-def _at_most_zero(logprob: float) -> float:
-    """Takes off what rounding added; what is wrong stays wrong."""
-    return 0.0 if 0 < logprob < _ROUNDING else logprob
-
-
 @contextlib.contextmanager
 def _main_module_hidden() -> Iterator[None]:
     """Within, spawned processes do not run the caller's script again: it needs no guard, and they start sooner."""
@@ -299,16 +203,6 @@ def _main_module_hidden() -> Iterator[None]:
         yield
     finally:
         main.update({name: value for name, value in hidden.items() if value is not None})
-
-
-class _Unfinished(Exception):
-    """vLLM gave a request up."""
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
-    return EngineDeadError, EngineGenerateError, _Unfinished
 
 
 async def _in_thread(function: Callable[[], Result]) -> Result:
