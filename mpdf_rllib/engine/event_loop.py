@@ -26,19 +26,25 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
     Raises:
         Whatever the coroutine raises.
     """
-    ended = threading.Event()
+    loop, ended = _background_loop(), threading.Event()
+    running: list[asyncio.Task | None] = []
 
     async def to_its_end() -> Result:
+        running.append(asyncio.current_task())
         try:
             return await coroutine
         finally:
             ended.set()
 
-    future = asyncio.run_coroutine_threadsafe(to_its_end(), _background_loop())
+    def give_up() -> None:
+        for task in running:
+            if task:
+                task.cancel()
+
     try:
-        return future.result()
-    except BaseException:
-        future.cancel()
+        return asyncio.run_coroutine_threadsafe(to_its_end(), loop).result()
+    except BaseException:  # Ctrl-C may come before the future is here, so it is the task that is cancelled
+        loop.call_soon_threadsafe(give_up)
         ended.wait(_CLOSING_SECONDS)
         raise
 
