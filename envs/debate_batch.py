@@ -120,12 +120,7 @@ class DebateBatch:
 
     def candidates(self) -> np.ndarray:
         """int64, shape (B, N, K, S): the node that each action leads to in each of its draws, -1 where illegal."""
-        if self.concede == "most_confident":
-            targets = concede_targets(self.answer_class, self.confidence)[..., None]
-        else:
-            eligible = may_concede(self.answer_class)[:, self._agents[:, None], self._others]
-            targets = np.where(eligible, self._others, -1)
-        return candidate_nodes(self.node, self.tree.refinements(self.node, self._agents), targets)
+        return self._led_to(concede_targets(self.answer_class, self.confidence))
 
     def legal(self) -> np.ndarray:
         """bool, shape (B, N, K)."""
@@ -160,7 +155,7 @@ class DebateBatch:
             "own": z,
             "peers": peers,
             "peer_mask": np.ones(peers.shape[:-1], np.float32),
-            "action_mask": self.legal().astype(np.float32),
+            "action_mask": (self._led_to(target)[..., 0] >= 0).astype(np.float32),
         }
 
     def rewards(self, actions: np.ndarray) -> Rewards:
@@ -220,6 +215,15 @@ class DebateBatch:
             question = np.broadcast_to(self.question.reshape(-1, *[1] * (nodes.ndim - 1)), nodes.shape)
             self._fill(sorted(set(zip(question[missing].tolist(), nodes[missing].tolist(), strict=True))))
 
+    def _led_to(self, most_confident: np.ndarray) -> np.ndarray:
+        """The candidates (B, N, K, S), given each agent's most confident peer with another answer, (B, N)."""
+        if self.concede == "most_confident":
+            targets = most_confident[..., None]
+        else:
+            eligible = may_concede(self.answer_class)[:, self._agents[:, None], self._others]
+            targets = np.where(eligible, self._others, -1)
+        return candidate_nodes(self.node, self.tree.refinements(self.node, self._agents), targets)
+
     def _chosen(self, candidates: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """The candidates (B, N, K, S) that the actions and the draws pick: (B, N)."""
         if self.done:
@@ -246,4 +250,5 @@ class DebateBatch:
     def _widen(self) -> None:
         """Gives nodes that were numbered since their place in `visited`."""
         more = self.tree.num_nodes - self.visited.shape[1]
-        self.visited = np.pad(self.visited, ((0, 0), (0, more)))
+        if more:
+            self.visited = np.pad(self.visited, ((0, 0), (0, more)))
