@@ -43,7 +43,7 @@ def softrankpo(ray_instance, tmp_path_factory) -> tuple[Path, Path, dict, dict]:
     return *checkpoints, reference, policy
 
 
-@pytest.mark.parametrize("env_runners", [0, 1])
+@pytest.mark.parametrize("env_runners", [0, 2])
 def test_ppo_starts_as_the_warm_start_on_learner_and_env_runners(softrankpo, env_runners):
     _, checkpoint, reference, trained = softrankpo
     algorithm = small_config(config=ppo_config(checkpoint)).env_runners(num_env_runners=env_runners).build_algo()
@@ -87,6 +87,20 @@ def test_a_restored_run_has_its_own_policy_not_the_warm_start(ppo, tmp_path):
     restored = PPO.from_checkpoint(tmp_path)
     assert_equal(acting(restored)[0], acting(ppo)[0])
     restored.stop()
+
+
+def test_restored_env_runners_act_with_the_learners_policy(softrankpo, tmp_path):
+    """Without the cure, about half of them start from the warm start again."""
+    algorithm = small_config(config=ppo_config(softrankpo[1])).env_runners(num_env_runners=2).build_algo()
+    algorithm.train()
+    algorithm.save_to_path(tmp_path)
+    algorithm.stop()
+    for _ in range(3):
+        restored = PPO.from_checkpoint(tmp_path)
+        learned = weights(learner_module(restored).policy)
+        for policy in acting(restored):
+            assert_equal(policy, learned)
+        restored.stop()
 
 
 def test_the_critic_is_the_learners_and_hears_no_masked_peer(ppo):

@@ -1,11 +1,9 @@
 """RLlib's own PPO on debates, with our network and from the warm start of SoftRankPO."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
@@ -15,7 +13,7 @@ from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
 from mpdf_rllib.algorithms.checkpoints import load_module
-from mpdf_rllib.algorithms.debate_settings import POLICY, set_up_for_debates
+from mpdf_rllib.algorithms.debate_settings import set_up_for_debates
 from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.errors import DataError
 
@@ -23,13 +21,15 @@ from mpdf_rllib.errors import DataError
 class PPOMetaPolicyRLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     """The meta-policy with a critic, a network of its own on own z and the mean of the peers' [ours].
 
-    Model config: `dim` and `heads` of the `MetaPolicyNetwork`; the critic's hidden layer is as wide.
+    Model config: `dim` and `heads` of the `MetaPolicyNetwork`, and `warm_start`, the state dict that it starts from, on
+    learners and env runners alike; the critic's hidden layer is as wide.
     """
 
     @override(TorchRLModule)
     def setup(self):
         num_features, dim = self.observation_space["own"].shape[-1], self.model_config["dim"]
         self.policy = MetaPolicyNetwork(num_features, dim, self.model_config["heads"])
+        self.policy.load_state_dict(self.model_config["warm_start"])
         self.critic = nn.Sequential(nn.Linear(2 * num_features, dim), nn.GELU(), nn.Linear(dim, 1))
 
     @override(InferenceOnlyAPI)
@@ -54,32 +54,19 @@ def ppo_config(warm_start: Path) -> PPOConfig:
     to the policy that acted. Learning rate, epochs and batches are SoftRankPO's, all else has RLlib's defaults [ours].
 
     Args:
-        warm_start: A checkpoint of `SoftRankPO` or `GRPO` in stage two. It is read whenever the algorithm is built, to
-            be restored too.
+        warm_start: A checkpoint of `SoftRankPO` or `GRPO` in stage two.
 
     Raises:
         DataError: There is none, or it is still in stage one.
     """
-    model_config = _in_stage_two(warm_start).model_config
+    module = load_module(warm_start)
+    if not module.reference_frozen:
+        raise DataError(f"{warm_start} is still in its warm start; give a checkpoint of a later iteration")
+    model_config = module.model_config | {"warm_start": module.reference.state_dict()}
     config = PPOConfig()
     set_up_for_debates(config)
-    return (
-        config.rl_module(rl_module_spec=RLModuleSpec(module_class=PPOMetaPolicyRLModule, model_config=model_config))
-        .training(lr=2e-3, num_epochs=5, minibatch_size=256)
-        .callbacks(on_algorithm_init=partial(_start_from, warm_start))
-    )
-
-
-def _in_stage_two(checkpoint: Path) -> RLModule:
-    module = load_module(checkpoint)
-    if not module.reference_frozen:
-        raise DataError(f"{checkpoint} is still in its warm start; give a checkpoint of a later iteration")
-    return module
-
-
-def _start_from(warm_start: Path, algorithm: Algorithm, **kwargs) -> None:
-    weights = _in_stage_two(warm_start).reference.state_dict()
-    algorithm.learner_group.foreach_learner(
-        lambda learner: learner.module[POLICY].unwrapped().policy.load_state_dict(weights)
-    )
-    algorithm.env_runner_group.sync_weights(from_worker_or_learner_group=algorithm.learner_group, inference_only=True)
+    # With the default of 1, RLlib drops the weights after a restore where an env runner still sets its other state.
+    config.max_requests_in_flight_per_env_runner = 8
+    return config.rl_module(
+        rl_module_spec=RLModuleSpec(module_class=PPOMetaPolicyRLModule, model_config=model_config)
+    ).training(lr=2e-3, num_epochs=5, minibatch_size=256)
