@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from mpdf_rllib.config import ExperimentConfig, load_config
+from mpdf_rllib.config import ExperimentConfig
+from mpdf_rllib.config_file import load_config
 from mpdf_rllib.errors import MPDFError
 
 console = Console(stderr=True)

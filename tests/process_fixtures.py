@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from mpdf_rllib.config import ExperimentConfig, load_config
+from mpdf_rllib.config import ExperimentConfig
+from mpdf_rllib.config_file import load_config
 
 REPOSITORY = Path(__file__).parents[1]
 TIMEOUT = 180

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mpdf_rllib.config import CreditConfig, load_config
+from mpdf_rllib.config import CreditConfig
+from mpdf_rllib.config_file import load_config
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.train import algorithm_config

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from mpdf_rllib import run_folder
-from mpdf_rllib.config import ExperimentConfig, load_config
+from mpdf_rllib.config import ExperimentConfig
+from mpdf_rllib.config_file import load_config
 from mpdf_rllib.errors import ConfigError, DataError
 from mpdf_rllib.prompts import load_prompts
 from mpdf_rllib.questions import Question

@@ -228,7 +228,7 @@ ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={
 @ray.remote(num_cpus=0)
 def job():
     import mpdf_rllib.envs
-    from mpdf_rllib.config import load_config
+    from mpdf_rllib.config_file import load_config
     from mpdf_rllib.train import train
     places = ["run_folder={tmp_path / "run"}", "recording={tmp_path / "recording"}"]
     systems = train(load_config({str(tmp_path / "tiny.yaml")!r}, places))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mpdf_rllib import run_folder
-from mpdf_rllib.config import ExperimentConfig, load_config
+from mpdf_rllib.config import ExperimentConfig
+from mpdf_rllib.config_file import load_config
 from mpdf_rllib.errors import ConfigError, DataError
 
 QUESTIONS = {"families": ["addition"], "train": 10, "test": 10}

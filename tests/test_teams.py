@@ -7,7 +7,7 @@ from rllib_fixtures import debate_config, small_config, start_ray  # noqa: F401
 
 from mpdf_rllib.algorithms.softrankpo import POLICY
 from mpdf_rllib.baselines.schedules import play
-from mpdf_rllib.config import load_config
+from mpdf_rllib.config_file import load_config
 from mpdf_rllib.envs.credit import outcome_credit
 from mpdf_rllib.envs.debate import CONCEDE, PERSIST, REFINE
 from mpdf_rllib.envs.debate_batch import DebateBatch

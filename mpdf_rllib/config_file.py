@@ -1,0 +1,92 @@
+"""Reads a config file, and says what is wrong with it in the file's own keys."""
+
+import difflib
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mpdf_rllib.config import AlgorithmSection, CreditConfig, ExperimentConfig
+from mpdf_rllib.errors import ConfigError
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Reads a config file and resolves its places.
+
+    Args:
+        path: A YAML file.
+        overrides: "a.b=c" settings that replace the file's, values in YAML.
+
+    Raises:
+        ConfigError: Names every wrong key at once, with its value and, for an unknown one, the nearest known.
+    """
+    try:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise ConfigError(f"config {path}: {error.strerror}; give an existing YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"config {path} holds {type(values).__name__}, not keys and values; see tuned_examples/math.yaml"
+        )
+    for override in overrides:
+        _override(values, override)
+    try:
+        return ExperimentConfig.model_validate(values).resolved()
+    except ValidationError as error:
+        lines = [_explain(detail) for detail in error.errors()]
+        raise ConfigError(f"config {path}:\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {override}: give it as key.of.config=value")
+    *sections, last = key.split(".")
+    for section in sections:
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: {section} is a value, not a section")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not YAML: {error}") from error
+
+
+def _explain(detail: Any) -> str:
+    path = [part for part in detail["loc"] if part != "[key]"]
+    key = ".".join(map(str, path))
+    if detail["type"] == "extra_forbidden":
+        known = list(_section_at(path[:-1]).model_fields)
+        nearest = difflib.get_close_matches(str(path[-1]), known, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
+        return f"{key}: unknown key; {hint}"
+    if detail["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    return f"{key}: {detail['input']!r}: {detail['msg'].lower()}"
+
+
+def _section_at(path: list[Any]) -> type[BaseModel]:
+    section: type[BaseModel] = ExperimentConfig
+    for part in path:
+        if section is AlgorithmSection and part == "credits":
+            return CreditConfig
+        annotation = section.model_fields[part].annotation
+        section = next(kind for kind in (*typing.get_args(annotation), annotation) if isinstance(kind, type))
+    return section
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML takes the last without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
