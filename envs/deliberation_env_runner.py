@@ -15,6 +15,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from mpdf_rllib.envs.debate_batch import Observation
 from mpdf_rllib.envs.deliberation_vector_env import DeliberationVectorEnv
+from mpdf_rllib.envs.seeding import seed_draws
 
 
 class DeliberationEnvRunner(MultiAgentEnvRunner):
@@ -42,6 +43,7 @@ class DeliberationEnvRunner(MultiAgentEnvRunner):
             if not self.config.in_evaluation:
                 seed += [int(self.num_env_steps_sampled_lifetime), self._num_seeded_resets]
                 self._num_seeded_resets += 1
+            seed_draws(seed)
         return super()._try_env_reset(seed=seed, options=options)
 
     @override(MultiAgentEnvRunner)

@@ -26,8 +26,8 @@ FAMILIES = ("multiplication", "addition", "arithmetic")
 @pytest.fixture(name="ray_instance", scope="session")
 def start_ray() -> Iterator[None]:
     if not ray.is_initialized():
-        # The workers import the tests' own envs.
-        runtime_env = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}
+        # The workers import the tests' own envs; RLlib iterates over sets of agent ids.
+        runtime_env = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "0"}}
         ray.init(
             num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=runtime_env
         )

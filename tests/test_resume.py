@@ -30,6 +30,11 @@ def test_a_killed_recording_goes_on_where_it_stopped(tmp_path):
     assert experiment.recorded() == before
 
 
+def rows(table: str) -> list[str]:
+    """What was printed but where the run and its recording lie."""
+    return [line for line in table.splitlines() if not line.startswith(("run:", "recording:"))]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Iterator[tuple[Experiment, str]]:
     """An experiment that was killed during its second trial and then finished, and the table that it printed."""
@@ -94,8 +99,8 @@ def test_a_damaged_policy_is_named(trained, tmp_path):
     assert str(copy.run) in ended.stderr and "--fresh" in ended.stderr and "Traceback" not in ended.stderr
 
 
-def test_fresh_begins_anew_and_keeps_the_recording(trained, tmp_path):
-    experiment, _ = trained
+def test_fresh_begins_anew_and_keeps_the_recording_and_arrives_at_the_same_table(trained, tmp_path):
+    experiment, table = trained
     copy = Experiment(tmp_path, CONFIG)
     shutil.copytree(experiment.run, copy.run)
     shutil.copytree(experiment.recording, copy.recording)
@@ -104,3 +109,4 @@ def test_fresh_begins_anew_and_keeps_the_recording(trained, tmp_path):
     assert not (copy.run / "results.parquet").exists()
     assert not (copy.trial(0) / "result.json").exists()
     assert copy.recorded() == recording
+    assert rows(copy.finish("train").stdout) == rows(table), "a run that was killed elsewhere learned something else"

@@ -219,6 +219,22 @@ class TestAlgorithm:
         for before, after in zip(run.policies, run.policies[1:], strict=False):
             assert any(not torch.equal(before[name], after[name]) for name in before)
 
+    @pytest.mark.parametrize("env_runners", [0, 2])
+    def test_a_restored_run_is_the_unbroken_one(self, ray_instance, env_runners, tmp_path):
+        unbroken = config().env_runners(num_env_runners=env_runners).build_algo()
+        for _ in range(WARM_START):
+            unbroken.train()
+        unbroken.save_to_path(tmp_path)
+
+        def after_two_more(algorithm):
+            for _ in range(2):
+                algorithm.train()
+            algorithm.stop()
+            return clones(learner_module(algorithm))
+
+        expected = after_two_more(unbroken)
+        assert_equal(after_two_more(SoftRankPO.from_checkpoint(tmp_path)), expected)
+
     def test_debates_are_uniform_in_the_warm_start_and_follow_the_policy_after(self, run, restored):
         early = [result["env_runners"]["debate"] for result in run.results[:WARM_START]]
         # Concede is often illegal, so uniform choices are a third to a half each of Persist and Refine.

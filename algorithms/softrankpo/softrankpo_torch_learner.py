@@ -12,6 +12,7 @@ from ray.rllib.utils.typing import ModuleID
 
 from mpdf_rllib.algorithms.softrankpo.losses import OBJECTIVES, entropy, kl_divergence
 from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ADVANTAGES, LABELS, PREFERENCE
+from mpdf_rllib.envs.seeding import seed_draws
 from mpdf_rllib.errors import TrainingError
 
 
@@ -25,6 +26,12 @@ class SoftRankPOTorchLearner(TorchLearner):
         self.register_optimizer(
             module_id=module_id, optimizer=optimizer, params=parameters, lr_or_lr_schedule=config.lr
         )
+
+    @override(TorchLearner)
+    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        super().before_gradient_based_update(timesteps=timesteps)
+        if self.config.seed is not None:
+            seed_draws([self.config.seed, self._weights_seq_no])
 
     @override(TorchLearner)
     def _update(self, batch: dict[ModuleID, dict[str, Any]], **kwargs):
