@@ -232,11 +232,13 @@ def test_a_wrong_row_of_parquet_is_named_by_its_index(folder):
     ]
 
 
-def test_a_long_list_is_cut_and_counted(folder):
-    write(folder / "train.jsonl", [{"question": f"{n}?", "answer": "many"} for n in range(50)])
-    lines = refusal(experiment(folder))
-    assert lines[19].startswith(f"{folder}/train.jsonl line 20:")
-    assert lines[20:] == ["and 30 more"]
+def test_of_many_wrong_rows_all_are_named_and_the_first_described(folder):
+    answers = ["many"] * 40 + [7] + ["many"] * 9
+    write(folder / "train.jsonl", [{"question": f"{n}?", "answer": answer} for n, answer in enumerate(answers)])
+    lines = refusal(experiment(folder, {"test": "none.csv"}))
+    assert lines[0].startswith(f"{folder}/none.csv: there is no such file")
+    assert lines[19].startswith(f"{folder}/train.jsonl line 19:")
+    assert lines[20:] == [f"{folder}/train.jsonl lines 20-40, 42-50: likewise not to be used"]
 
 
 def test_a_question_that_the_prompts_answer_is_refused(folder):

@@ -2,10 +2,11 @@
 
 import difflib
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,14 @@ Role = Literal["text", "answer", "id"]
 MIN_TRAIN = 10
 """Training questions that an experiment needs at least."""
 LISTED = 20
-"""Problems that an error lists; it counts the others."""
+"""Problems that an error describes; of the others it names the rows."""
+
+
+class _Problem(NamedTuple):
+    path: Path
+    place: str
+    """"" where the whole file is concerned."""
+    text: str
 
 
 def file_questions(
@@ -51,7 +59,7 @@ def file_questions(
         DataError: The prompts, a file or rows cannot be used; names all rows of both files.
         ConfigError: More are asked for than there are.
     """
-    problems: list[str] = []
+    problems: list[_Problem] = []
     first = {("text", _content(text)): f"the prompts {prompts}" for text in load_prompts(prompts).questions}
     questions: dict[Split, list[Question]] = {name: [] for name in files}
     for split_name, file in files.items():
@@ -59,7 +67,7 @@ def file_questions(
         found = len(problems)
 
         def complain(place: str, problem: str, path: Path = path) -> None:
-            problems.append(f"{path} {place}: {problem}" if place else f"{path}: {problem}")
+            problems.append(_Problem(path, place, problem))
 
         for place, values in _values(path, columns, complain):
             content = _content(values["text"])
@@ -77,9 +85,25 @@ def file_questions(
         if not questions[split_name] and len(problems) == found:
             complain("", "it holds no questions")
     if problems:
-        listed = problems[:LISTED] + [f"and {len(problems) - LISTED} more"] * (len(problems) > LISTED)
-        raise DataError("\n  ".join(["questions.file:", *listed]))
+        raise DataError("\n  ".join(["questions.file:", *_listed(problems)]))
     return _draw(questions[split], files[split], split, count, seed)
+
+
+def _listed(problems: list[_Problem]) -> Iterator[str]:
+    """The first problems, whole files' before rows', and then, file by file, the rows of all others."""
+    problems = sorted(problems, key=lambda problem: bool(problem.place))
+    for path, place, text in problems[:LISTED]:
+        yield f"{path} {place}: {text}" if place else f"{path}: {text}"
+    for path, others in itertools.groupby(problems[LISTED:], key=lambda problem: problem.path):
+        units, numbers = zip(*(problem.place.split() for problem in others), strict=True)
+        yield f"{path} {units[0]}s {_ranges(sorted({*map(int, numbers)}))}: likewise not to be used"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Ascending numbers in short: 1-3, 7."""
+    runs = itertools.groupby(enumerate(numbers), key=lambda item: item[1] - item[0])
+    ends = ([number for _, number in run] for _, run in runs)
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in ends)
 
 
 def _draw(questions: list[Question], file: str, split: Split, count: int | None, seed: int) -> list[Question]:
