@@ -18,7 +18,9 @@ END_SECONDS = 20.0
 DRIVER = """
 import signal, threading, time
 from mpdf_rllib.engine import GenerationRequest, Position, SamplingParameters, generate_many, run
+from mpdf_rllib.engine.time_limit import TimeLimitedEngine
 from mpdf_rllib.engine.vllm_engine import VLLMEngine
+from mpdf_rllib.errors import EngineError
 
 # Processes in the background ignore Ctrl-C, and so would the driver of tests that run there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,7 +36,10 @@ request = GenerationRequest("Count: 1 2 3", SamplingParameters(max_tokens=4), Po
 run(engine.generate(request))
 print("generating", flush=True)
 endless = GenerationRequest("Count: 1 2 3", SamplingParameters(max_tokens=2000), Position("q", 0))
-run(generate_many(engine, [endless] * 16))
+try:
+    run(generate_many(TimeLimitedEngine(engine, 5.0), [endless] * 16))
+except EngineError as error:
+    print(error, flush=True)
 """
 
 
@@ -89,6 +94,20 @@ def test_no_engine_process_outlives_a_driver(number: signal.Signals, while_loadi
         else:
             process.send_signal(number)
         assert process.wait(END_SECONDS) != 0
+        assert wait_until(lambda: not processes_of(mark), END_SECONDS)
+
+
+@pytest.mark.model
+def test_an_engine_that_hangs_is_given_up_and_ended() -> None:
+    with driver(DRIVER) as process:
+        mark = read_line(process)
+        assert read_line(process) == "generating"
+        for engine in marked_processes(mark):
+            os.kill(engine, signal.SIGSTOP)
+        assert read_line(process).startswith(
+            "The engine hangs: it answered nothing for 5 s while it was asked question 'q'"
+        )
+        assert process.wait(END_SECONDS) == 0
         assert wait_until(lambda: not processes_of(mark), END_SECONDS)
 
 
