@@ -111,6 +111,7 @@ def test_what_an_engine_may_answer(request_, good):
         (ANSWER, {"token_ends": (2, 4)}, r"token_ends \(2, 4\)"),
         (ANSWER, {"token_ends": (3, 2)}, r"token_ends \(3, 2\)"),
         (ANSWER, {"text": None}, "its text is None"),
+        (ANSWER, {"text": "5 \ud83d"}, r"its text is '5 \\ud83d'"),
         (ANSWER, {"finish_reason": "abort"}, "it ended with 'abort'"),
         (ANSWER, {"finish_reason": "score"}, "it ended with 'score'"),
         (ANSWER, {"word_logprobs": (-0.1,)}, "1 log-probabilities for 0 score words"),

@@ -2,9 +2,12 @@
 
 import itertools
 import math
+import re
 
 from mpdf_rllib.engine.types import Generation, GenerationRequest
 from mpdf_rllib.errors import EngineError
+
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")  # no text that a file can hold
 
 
 def check_generation(request: GenerationRequest, generation: Generation) -> None:
@@ -23,8 +26,8 @@ def check_generation(request: GenerationRequest, generation: Generation) -> None
 
 
 def _length_fault(request: GenerationRequest, generation: Generation) -> str | None:
-    if not isinstance(generation.text, str):
-        return f"its text is {generation.text!r}"
+    if not isinstance(generation.text, str) or _HALF_A_PAIR.search(generation.text):
+        return f"its text is {generation.text!r:.100}"
     reasons = ("score",) if request.score_words else ("stop", "length")
     if generation.finish_reason not in reasons:
         return f"it ended with {generation.finish_reason!r}, not with {' or '.join(map(repr, reasons))}"
