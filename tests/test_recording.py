@@ -254,13 +254,14 @@ class FullDisk(MemoryFileSystem):
     store: dict[str, Any] = {}
     pseudo_dirs = [""]
     room = True
+    error: Exception = OSError(28, "No space left on device")
 
     def open(self, path: str, mode: str = "rb", **settings: Any) -> Any:
         file = super().open(path, mode, **settings)
         if "w" in mode and not self.room:
             file.write(b"PAR1")
             file.close()
-            raise OSError(28, "No space left on device")
+            raise self.error
         return file
 
 
@@ -278,7 +279,12 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(monkeypatch: pytest.Mo
     assert again.requests == 2
 
 
-def test_after_a_failed_flush_no_more_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+class Refused(Exception):
+    """What a remote file system may raise: no OSError."""
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Refused("No space left in the bucket")])
+def test_after_a_failed_flush_no_more_is_made(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     async def job() -> int:
         inner = ScriptedEngine(echo)
         engine = RecordingEngine("fulldisk://other", "model", lambda: inner, flush_every=1)
@@ -294,6 +300,8 @@ def test_after_a_failed_flush_no_more_is_made(monkeypatch: pytest.MonkeyPatch) -
 
     fsspec.register_implementation("fulldisk", FullDisk, clobber=True)
     monkeypatch.setattr(FullDisk, "room", False)
+    monkeypatch.setattr(FullDisk, "error", error)
+    FullDisk.store.clear()
     made = run(job())
     assert len(replay("fulldisk://other", requests_of(made))) == made
 

@@ -9,8 +9,6 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import pyarrow as pa
-
 from mpdf_rllib.engine.check import check_generation
 from mpdf_rllib.engine.recording_files import RecordingFolder, as_row, as_stored, request_key
 from mpdf_rllib.engine.types import Engine, Generation, GenerationRequest
@@ -146,7 +144,7 @@ class RecordingEngine:
                 return
             try:
                 await asyncio.to_thread(self._folder.write, rows)
-            except (OSError, pa.ArrowException) as error:
+            except Exception as error:  # a remote file system has errors of its own
                 self._failure = DataError(
                     f"The recording {self._folder.url!r} could not be written ({error}): {len(rows)} new generations "
                     "are not in it, all earlier ones are. Make room or rights there and run the same command again."
