@@ -313,6 +313,22 @@ def test_a_folder_that_cannot_be_opened(tmp_path: Path, folder: str) -> None:
         RecordingEngine(folder if "://" in folder else str(tmp_path / folder), "model", None)
 
 
+class Locked(MemoryFileSystem):
+    """A folder that may be seen but not read."""
+
+    protocol = "locked"
+    isdir = exists = lambda self, path: True
+
+    def ls(self, path: str, **settings: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+
+def test_a_folder_that_may_not_be_read() -> None:
+    fsspec.register_implementation("locked", Locked, clobber=True)
+    with pytest.raises(ConfigError, match=r"'locked://recording' cannot be opened: .*Permission denied.*may read"):
+        RecordingEngine("locked://recording", "model", None)
+
+
 def test_loading_12000_generations_takes_less_than_a_second(tmp_path: Path) -> None:
     generation = Generation("14 * 9 = 126", tuple(range(12)), (-0.25,) * 12, tuple(range(12)), "stop", 282, 256, 12)
     requests = [make_request(f"q{i}", prompt="x" * 800 + str(i)) for i in range(12_000)]

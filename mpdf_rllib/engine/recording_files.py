@@ -75,7 +75,11 @@ class RecordingFolder:
         """
         self.url = url
         self.skipped: list[str] = []
-        self._files, self._root = _open(url)
+        with _opening(url):
+            self._files, root = fsspec.core.url_to_fs(url)
+            self._root = root.rstrip("/")
+            if self._files.exists(root) and not self._files.isdir(root):
+                raise OSError("it is a file")
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """Writes rows of `SCHEMA` as a new file, whole or not at all.
@@ -103,9 +107,13 @@ class RecordingFolder:
 
         Files that are damaged or none of a recording are logged and skipped. Files of other names than `write` gives,
         copied together by hand for instance, have no digest to be checked against.
+
+        Raises:
+            ConfigError: What is there cannot be listed.
         """
         known: dict[str, Generation] = {}
-        there = self._files.ls(self._root, detail=False) if self._files.exists(self._root) else []
+        with _opening(self.url):
+            there = self._files.ls(self._root, detail=False) if self._files.exists(self._root) else []
         for path in sorted(path for path in there if _is_recording(path)):
             name = path.rsplit("/", 1)[-1]
             try:
@@ -205,14 +213,12 @@ def _digest(contents: bytes) -> str:
     return hashlib.sha256(contents).hexdigest()[:16]
 
 
-def _open(folder: str) -> tuple[Any, str]:
+@contextlib.contextmanager
+def _opening(folder: str) -> Iterator[None]:
     try:
-        files, root = fsspec.core.url_to_fs(folder)
-        if files.exists(root) and not files.isdir(root):
-            raise OSError("it is a file")
-    except (ImportError, OSError, ValueError) as error:
+        yield
+    except Exception as error:  # a remote file system has errors of its own
         raise ConfigError(
             f"The recording {folder!r} cannot be opened: {error}. "
-            "Give a folder, or a URL whose fsspec package is installed."
+            "Give a folder that you may read, or a URL whose fsspec package is installed."
         ) from error
-    return files, root.rstrip("/")
