@@ -222,6 +222,15 @@ def test_folders_that_cannot_be_written(warm_started, small_disk):  # noqa: F811
     assert "Make room or rights" in ended.stderr and "Traceback" not in ended.stderr
 
 
+def test_an_engine_that_hangs_is_given_up(tmp_path):
+    experiment = Experiment(tmp_path, CONFIG)
+    hangs = ("--set", "engine.args.delay=3600", "--set", "engine.timeout_s=0.1")
+    ended = experiment.finish("record", *hangs, status=2)
+    assert "answered nothing for 0.1 s" in ended.stderr and "raise engine.timeout_s" in ended.stderr
+    assert "Traceback" not in ended.stderr and not experiment.recorded()
+    assert f"{FEW_GENERATIONS} generations made" in experiment.finish("record").stderr
+
+
 def died(request: GenerationRequest) -> Generation:
     raise EngineError("it died")
 
