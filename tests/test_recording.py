@@ -1,6 +1,7 @@
 import asyncio
 import dataclasses
 import itertools
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from mpdf_rllib.engine import (
     run,
 )
 from mpdf_rllib.engine.recording import owner
-from mpdf_rllib.engine.recording_files import SCHEMA, request_key
+from mpdf_rllib.engine.recording_files import SCHEMA, RecordingFolder, request_key
 from mpdf_rllib.engine.scripted import ScriptedEngine
 from mpdf_rllib.errors import ConfigError, DataError, EngineError
 
@@ -247,6 +248,15 @@ def test_nothing_is_left_but_whole_files(tmp_path: Path) -> None:
     assert all(pq.read_schema(file).names == SCHEMA.names for file in files)
 
 
+class Closed(ScriptedEngine):
+    """Counts how many times it was closed."""
+
+    times = 0
+
+    async def close(self) -> None:
+        self.times += 1
+
+
 class FullDisk(MemoryFileSystem):
     """Takes what it is given until `room` is false, then half of it."""
 
@@ -270,8 +280,10 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(monkeypatch: pytest.Mo
     record("fulldisk://recording", requests_of(3), ScriptedEngine(echo))
     before = dict(FullDisk.store)
     monkeypatch.setattr(FullDisk, "room", False)
+    closed = Closed(echo)
     with pytest.raises(DataError, match=r"fulldisk://recording.*No space left.*2 new generations"):
-        record("fulldisk://recording", requests_of(5), ScriptedEngine(echo))
+        record("fulldisk://recording", requests_of(5), closed)
+    assert closed.times == 1
     assert FullDisk.store == before
     monkeypatch.setattr(FullDisk, "room", True)
     again = ScriptedEngine(echo)
@@ -397,17 +409,23 @@ def test_owners_are_stable_and_spread() -> None:
     assert all(owners.count(shard) > 60 for shard in range(4))
 
 
-def test_closing_while_a_flush_is_due_writes_no_row_twice(tmp_path: Path) -> None:
+def test_closing_while_a_flush_is_due_writes_no_row_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, may_write = RecordingFolder.write, threading.Event()
+
+    def write_when_told(self: RecordingFolder, rows: list[dict[str, Any]]) -> None:
+        may_write.wait(20)
+        write(self, rows)
+
     async def fill_and_close() -> None:
-        engine = RecordingEngine(str(tmp_path), "model", lambda: always("7"), flush_every=8)
+        engine = RecordingEngine(str(tmp_path), "model", lambda: always("7"), flush_every=2)
+        await generate_many(engine, requests_of(2))
+        await generate_many(engine, requests_of(6))
+        closing = asyncio.ensure_future(engine.close())
+        await asyncio.sleep(0)
+        may_write.set()
+        await closing
 
-        async def ask_in_turn(question: str) -> None:
-            for root in range(4):
-                await engine.generate(make_request(question, root))
-
-        await asyncio.gather(*(ask_in_turn(f"q{i}") for i in range(500)))
-        await engine.close()
-
+    monkeypatch.setattr(RecordingFolder, "write", write_when_told)
     asyncio.run(fill_and_close())
     keys = [key for file in tmp_path.glob("*.parquet") for key in pq.read_table(file)["key"].to_pylist()]
-    assert len(keys) == len(set(keys)) == 2000
+    assert len(keys) == len(set(keys)) == 6
