@@ -203,6 +203,7 @@ def test_a_wrong_file_does_not_hide_the_other(folder):
         ("empty.jsonl", b"", ": it holds no questions"),
         ("empty.csv", b"", ": it holds no questions"),
         ("header.csv", b"question,answer\n", ": it holds no questions"),
+        ("twice.csv", b"question,answer,,,answer\n1 + 1?,2,,,3\n", " line 1: column 'answer' is there twice; give"),
         ("latin.csv", b"question,answer\n1 \xb1 1?,2\n", " line 2: not UTF-8 (invalid start byte); save the file as"),
         ("latin.jsonl", b'\n\n{"question": "1 \xb1 1?", "answer": 2}\n', " line 3: not UTF-8 (invalid start byte)"),
         ("text.parquet", b"question,answer\n1 + 1?,2\n", ": it cannot be read: "),

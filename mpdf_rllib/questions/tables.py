@@ -81,6 +81,8 @@ def _csv(path: Path, complain: Complain) -> Iterator[Row]:
             return
         if not header:
             header = fields
+            for name in dict.fromkeys(name for name in header if name and header.count(name) > 1):
+                complain(place, f"column {name!r} is there twice; give each a name of its own")
         elif len(fields) > len(header):
             complain(place, f"{len(fields)} fields, the header has {len(header)}; put one that holds a comma in quotes")
         elif fields:
