@@ -1,4 +1,6 @@
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,7 @@ import venv
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -118,6 +121,28 @@ def plain(checkout: Path, bare: Path) -> Way:
 @pytest.fixture
 def way(request: pytest.FixtureRequest) -> Way:
     return request.getfixturevalue(request.param)
+
+
+def distribution(requirement: str) -> str:
+    return re.split("[^a-z0-9-]", requirement.lower().replace("_", "-"))[0]
+
+
+def test_every_import_is_of_a_declared_dependency() -> None:
+    """The environments here have all that lies in this one; a user's has what is declared."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    declared = {distribution(name) for name in [*project["dependencies"], *extras["cpu"], *extras["gpu"]]}
+    imported: set[str] = set()
+    for path in (path for name in ("mpdf_rllib", *LINKED) for path in (ROOT / name).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).partition(".")[0])
+    imported -= {"mpdf_rllib", "torch", "sympy", *sys.stdlib_module_names}  # vLLM and math-verify bring those two
+    installed = packages_distributions()
+    undeclared = {name for name in imported if not declared & {distribution(d) for d in installed.get(name, ())}}
+    assert not undeclared
 
 
 def test_version() -> None:
