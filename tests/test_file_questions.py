@@ -149,6 +149,7 @@ def test_all_wrong_rows_of_both_files_are_named_at_once(folder):
         {"uid": "f", "question": "just  one?", "answer": 1}
         {"uid": "g", "question": "What is 1 + 1? \\ud800", "answer": NaN}
         {"uid": "h", "question": "Is it?", "answer": true}
+        {"question": "ten?", "answer": 10}
         """
     )
     (folder / "test.csv").write_text(
@@ -175,6 +176,7 @@ def test_all_wrong_rows_of_both_files_are_named_at_once(folder):
         f"{train} line 11: no text: 'question' holds half a surrogate pair",
         f"{train} line 11: no answer: 'answer' is empty",
         f"{train} line 12: no answer: 'answer' is True, not a text or a number",
+        f"{train} line 13: no id: 'uid' is empty",
         f"{test} line 5: 4 fields, the header has 3; put one that holds a comma in quotes",
         f"{test} line 10: not CSV (',' expected after '\"'); what follows it was not read",
         f"{test} line 2: id 'a' again, first in {train} line 1; give each question its own",
