@@ -228,6 +228,13 @@ def test_a_folder_and_a_csv_that_an_open_quote_swallows(folder):
     assert line.startswith(f"{folder}/quote.csv line 3: not CSV (")
 
 
+def test_a_folder_of_parquet_files_is_no_file(folder):
+    (folder / "dir.parquet").mkdir()
+    write(folder / "dir.parquet" / "part.parquet", TEST)
+    [line] = refusal(experiment(folder, {"test": "dir.parquet"}))
+    assert line.startswith(f"{folder}/dir.parquet: it cannot be read: ")
+
+
 def test_a_wrong_row_of_parquet_is_named_by_its_index(folder):
     write(folder / "test.parquet", [{"question": "a?", "answer": 1.0}, {"question": "b?", "answer": None}])
     assert refusal(experiment(folder, {"test": "test.parquet"})) == [

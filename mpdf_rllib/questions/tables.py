@@ -90,7 +90,7 @@ def _csv(path: Path, complain: Complain) -> Iterator[Row]:
 
 
 def _parquet(path: Path, complain: Complain) -> Iterator[Row]:
-    # Of a file alone: read_table would also take columns from folders that are called like a=b.
+    # Of a file alone: read_table would also read a folder of them, and the folders' names as columns.
     with pq.ParquetFile(path) as file:
         for number, values in enumerate(file.read().to_pylist()):
             yield Row(f"row {number}", values)
