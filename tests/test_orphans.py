@@ -118,17 +118,29 @@ from mpdf_rllib.engine.watchdog import Watchdog
 watchdog = Watchdog()
 sleeper = [sys.executable, "-c", "import os, time; os.fork(); time.sleep(3600)"]
 with watchdog.marking():
-    subprocess.Popen(sleeper, stdout=subprocess.DEVNULL)
+    subprocess.Popen(sleeper, stdout=subprocess.DEVNULL, start_new_session=True)
 print(watchdog.mark, flush=True)
 eval(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "os._exit(0)", "sys.exit()"])
+@pytest.mark.parametrize(
+    "end", ["os.kill(os.getpid(), signal.SIGKILL)", "os.killpg(0, signal.SIGKILL)", "os._exit(0)", "sys.exit()"]
+)
 def test_marked_processes_end_with_their_owner(end: str) -> None:
     with driver(OWNER, end) as process:
         mark = read_line(process)
         assert process.wait(END_SECONDS) is not None
+        assert wait_until(lambda: not processes_of(mark), END_SECONDS)
+
+
+def test_what_stops_a_service_does_not_stop_the_watchdog() -> None:
+    with driver(OWNER, "time.sleep(60)") as process:
+        mark = read_line(process)
+        for pid in {*processes_of(mark)} - {*marked_processes(mark)}:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                os.kill(pid, number)
+        process.kill()
         assert wait_until(lambda: not processes_of(mark), END_SECONDS)
 
 
@@ -148,6 +160,7 @@ def test_close_kills_what_is_marked_and_nothing_else() -> None:
     assert watchdog.mark not in os.environ.values()
     assert wait_until(lambda: marked_processes(watchdog.mark) == [marked.pid], END_SECONDS)
     watchdog.close()
+    assert not marked_processes(watchdog.mark)
     watchdog.close()
     assert marked.wait(END_SECONDS) == -signal.SIGKILL
     assert spared.poll() is None
