@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,12 +93,16 @@ def has_trials(run_path: Path) -> bool:
     """Whether Tune saved what its trials can go on from; what a kill or a full disk cut short is removed."""
     folder = run_path / TUNE
     for state in sorted(folder.glob("experiment_state*.json"), reverse=True):
+        # Without the searcher's state Tune would begin the trials again, beside those that are there.
+        searcher = state.with_name(state.name.replace("experiment_state", "basic-variant-state"))
         try:
             json.loads(state.read_text(encoding="utf-8"))
+            pickle.loads(searcher.read_bytes())
             return True
-        except ValueError:
+        except Exception:  # unpickling raises whatever it likes
             _logger.warning("%s was cut short: training goes on from what was saved before, or begins anew.", state)
             state.unlink()
+            searcher.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     return False
 

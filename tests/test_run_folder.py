@@ -1,5 +1,6 @@
 """What a run finds, keeps and removes in its folder."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -108,14 +109,19 @@ def test_trials_go_on_from_the_last_whole_state(tmp_path, caplog):
     tune = config.run_path / run_folder.TUNE
     assert not run_folder.has_trials(config.run_path)
     finish(config)
-    states = [tune / f"experiment_state-2026-01-0{day}_00-00-00.json" for day in (1, 2, 3)]
-    for state, content in zip(states, ('{"trial_data": []}', '{"trial_data": [', ""), strict=True):
-        state.write_text(content)
+    whole, searcher = '{"trial_data": []}', pickle.dumps({"iterations": 1})
+    saved = [(whole, searcher), (whole, None), (whole, b""), (whole, searcher[:-1]), (whole[:-2], searcher), ("", b"")]
+    for day, (state, of_searcher) in enumerate(saved):
+        (tune / f"experiment_state-2026-01-0{day}_00-00-00.json").write_text(state)
+        if of_searcher is not None:
+            (tune / f"basic-variant-state-2026-01-0{day}_00-00-00.json").write_bytes(of_searcher)
     assert run_folder.has_trials(config.run_path)
-    assert names(tune) == {states[0].name, "step-seed0"}
-    assert states[1].name in caplog.text and states[2].name in caplog.text
+    first = {f"{name}-2026-01-00_00-00-00.json" for name in ("experiment_state", "basic-variant-state")}
+    assert names(tune) == first | {"step-seed0"}
+    assert caplog.text.count("was cut short") == len(saved) - 1
 
-    states[0].write_text("{")
+    for file in first:
+        (tune / file).write_text("{")
     assert not run_folder.has_trials(config.run_path)
     assert not tune.exists(), "trials that begin anew would lie among the old ones"
 
