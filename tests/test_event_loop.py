@@ -1,6 +1,8 @@
 import asyncio
 import gc
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -63,10 +65,27 @@ def test_what_ctrl_c_cancels_is_closed_before_the_caller_goes_on(ctrl_c):
         try:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             await asyncio.wait_for(asyncio.Event().wait(), 20)
-        finally:
+        except asyncio.CancelledError:
             await asyncio.to_thread(closing.wait, 0.2)
             closed.append(True)
+            raise
 
     with pytest.raises(KeyboardInterrupt):
         run(interrupted())
     assert closed
+
+
+FORKED = """
+import asyncio, os, signal
+from mpdf_rllib.engine import run
+
+run(asyncio.sleep(0))
+child = os.fork()
+signal.alarm(20)
+run(asyncio.sleep(0))
+os._exit(os.waitpid(child, 0)[1] if child else 0)
+"""
+
+
+def test_a_forked_child_has_a_loop_of_its_own():
+    assert subprocess.run([sys.executable, "-c", FORKED]).returncode == 0
