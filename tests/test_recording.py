@@ -1,6 +1,8 @@
 import asyncio
 import dataclasses
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -429,3 +431,28 @@ def test_closing_while_a_flush_is_due_writes_no_row_twice(tmp_path: Path, monkey
     asyncio.run(fill_and_close())
     keys = [key for file in tmp_path.glob("*.parquet") for key in pq.read_table(file)["key"].to_pylist()]
     assert len(keys) == len(set(keys)) == 6
+
+
+SCRIPT_WITHOUT_CLOSE = """
+import sys
+from mpdf_rllib.config_file import load_config
+from mpdf_rllib.envs import DeliberationEnv
+
+env = DeliberationEnv(load_config(sys.argv[1]).env_config())
+env.reset(seed=0)
+print(env.session.debates.visited.sum())
+"""
+
+
+def test_a_script_that_closes_nothing_loses_nothing_at_its_end(tmp_path: Path) -> None:
+    config = tmp_path / "x.yaml"
+    config.write_text(
+        "{name: x, questions: {families: [addition], train: 10, test: 1},"
+        " engine: {kind: scripted}, team: {critic: false}}"
+    )
+    script = subprocess.run(
+        [sys.executable, "-c", SCRIPT_WITHOUT_CLOSE, config], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert (script.stdout, script.stderr) == ("3\n", "")
+    [file] = (tmp_path / "recordings" / "x").iterdir()
+    assert pq.read_table(file).num_rows == 3

@@ -1,9 +1,10 @@
 """One background event loop a process, so that synchronous callers and the engines' coroutines meet on one loop."""
 
 import asyncio
+import concurrent.futures
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -54,6 +55,24 @@ def finish(coroutine: Coroutine[Any, Any, None]) -> None:
     future = asyncio.run_coroutine_threadsafe(coroutine, _background_loop())
     if threading.current_thread() is not _thread:
         future.result()
+
+
+async def in_thread(function: Callable[[], Result]) -> Result:
+    """Runs a function in a daemon thread, so also while the process ends, which it does not hold up.
+
+    The threads of `asyncio.to_thread` do hold it up, and take no more work once the interpreter waits for them.
+    """
+    future: concurrent.futures.Future[Result] = concurrent.futures.Future()
+
+    def work() -> None:
+        future.set_running_or_notify_cancel()
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="mpdf-engine", daemon=True).start()
+    return await asyncio.wrap_future(future)
 
 
 def _background_loop() -> asyncio.AbstractEventLoop:

@@ -7,9 +7,11 @@ name wins (see `recording_files`).
 import asyncio
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mpdf_rllib.engine.check import check_generation
+from mpdf_rllib.engine.event_loop import in_thread
 from mpdf_rllib.engine.recording_files import RecordingFolder, as_row, as_stored, request_key
 from mpdf_rllib.engine.types import Engine, Generation, GenerationRequest
 from mpdf_rllib.errors import DataError
@@ -143,7 +145,7 @@ class RecordingEngine:
             if not rows:
                 return
             try:
-                await asyncio.to_thread(self._folder.write, rows)
+                await in_thread(partial(self._folder.write, rows))
             except Exception as error:  # a remote file system has errors of its own
                 self._failure = DataError(
                     f"The recording {self._folder.url!r} could not be written ({error}): {len(rows)} new generations "

@@ -1,7 +1,6 @@
 """vLLM inside this process, with continuous batching: every request is in flight from the moment it is made."""
 
 import asyncio
-import concurrent.futures
 import contextlib
 import dataclasses
 import difflib
@@ -10,9 +9,10 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
+from mpdf_rllib.engine.event_loop import in_thread
 from mpdf_rllib.engine.models import model_fingerprint, resolve_model
 from mpdf_rllib.engine.types import Generation, GenerationRequest
 from mpdf_rllib.engine.vllm_requests import ask, failures
@@ -21,8 +21,6 @@ from mpdf_rllib.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
-
-Result = TypeVar("Result")
 
 _SMALL_MACHINE_CORES = 4
 _ENVIRONMENT = {
@@ -121,15 +119,15 @@ class VLLMEngine:
         if self._watchdog is None:
             return  # a load that has started nothing yet gives up by itself
         while engine and not engine.done():
-            await _in_thread(self._watchdog.kill)
+            await in_thread(self._watchdog.kill)
             await asyncio.wait([engine], timeout=_KILL_AGAIN_SECONDS)
         if engine and not engine.cancelled() and not engine.exception():
             await _shut_down(engine.result())
-        await _in_thread(self._watchdog.close)
+        await in_thread(self._watchdog.close)
 
     def _loading(self) -> "asyncio.Future[AsyncLLM]":
         if self._engine is None:
-            self._engine = asyncio.ensure_future(_in_thread(self._load))
+            self._engine = asyncio.ensure_future(in_thread(self._load))
         return self._engine
 
     def _load(self) -> "AsyncLLM":
@@ -190,7 +188,7 @@ def _check_names(args: dict[str, Any], known: set[str]) -> None:
 async def _shut_down(llm: "AsyncLLM") -> None:
     if llm.output_handler and not llm.get_num_unfinished_requests():
         llm.output_handler.cancel()  # otherwise it fails whatever is in flight, and logs that
-    await _in_thread(llm.shutdown)
+    await in_thread(llm.shutdown)
 
 
 @contextlib.contextmanager
@@ -203,18 +201,3 @@ def _main_module_hidden() -> Iterator[None]:
         yield
     finally:
         main.update({name: value for name, value in hidden.items() if value is not None})
-
-
-async def _in_thread(function: Callable[[], Result]) -> Result:
-    """Runs a function in a daemon thread: it doesn't hold up the end of the process as the loop's own threads do."""
-    future: concurrent.futures.Future[Result] = concurrent.futures.Future()
-
-    def work() -> None:
-        future.set_running_or_notify_cancel()
-        try:
-            future.set_result(function())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="mpdf-engine", daemon=True).start()
-    return await asyncio.wrap_future(future)
