@@ -220,6 +220,13 @@ def test_files_that_are_no_questions(folder, name, content, message):
     assert line.startswith(f"{folder}/{name}{message}")
 
 
+def test_one_file_is_not_both_train_and_test(folder):
+    config = experiment(folder, {"test": "./train.jsonl"})
+    for split in ("train", "test"):
+        with pytest.raises(DataError, match=rf"^questions\.file: {folder}/train\.jsonl is both train and test; give"):
+            config.questions_of(split)
+
+
 def test_a_folder_and_a_csv_that_an_open_quote_swallows(folder):
     (folder / "dir.csv").mkdir()
     (folder / "quote.csv").write_text('question,answer\none?,1\n"two?,2\nthree?,3\n')

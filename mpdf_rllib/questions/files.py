@@ -59,6 +59,8 @@ def file_questions(
         DataError: The prompts, a file or rows cannot be used; names all rows of both files.
         ConfigError: More are asked for than there are.
     """
+    if Path(files["train"]).absolute() == Path(files["test"]).absolute():
+        raise DataError(f"questions.file: {files['test']} is both train and test; give each a file of its own")
     problems: list[_Problem] = []
     first = {("text", _content(text)): f"the prompts {prompts}" for text in load_prompts(prompts).questions}
     questions: dict[Split, list[Question]] = {name: [] for name in files}
