@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Literal, get_args
 
 import numpy as np
 
 from mpdf_rllib.envs.debate import reference_share
 from mpdf_rllib.envs.debate_batch import DebateBatch, Observation, Rewards
-from mpdf_rllib.errors import DataError
+from mpdf_rllib.errors import ConfigError, DataError
 
 CreditKind = Literal["step", "outcome"]
 
@@ -100,6 +101,19 @@ class Credit:
     kind: CreditKind = "step"
     token_price: float = 0.0
     tie_tolerance: float = 0.0
+
+    def __post_init__(self):
+        """Checks what comes from a config.
+
+        Raises:
+            ConfigError: A kind that there is not, or a negative price or tolerance.
+        """
+        if self.kind not in get_args(CreditKind):
+            raise ConfigError(f"credit is {self.kind!r}; it must be one of {', '.join(get_args(CreditKind))}")
+        for name in ("token_price", "tie_tolerance"):
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and float(value) >= 0):
+                raise ConfigError(f"{name} is {value!r}; it must be a number of at least 0")
 
     def __call__(
         self,

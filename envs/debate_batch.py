@@ -167,7 +167,7 @@ class DebateBatch:
             actions: int64, shape (B, N), legal ones.
 
         Raises:
-            ValueError: An action is illegal, or the debate is over.
+            ValueError: An action is illegal or no integer, or the debate is over or has not begun.
         """
         candidates = self.candidates()
         legal = candidates[..., 0] >= 0
@@ -190,7 +190,7 @@ class DebateBatch:
             actions: int64, shape (B, N), legal ones: 0 Persist, 1 Refine, from 2 Concede.
 
         Raises:
-            ValueError: An action is illegal, or the debate is over.
+            ValueError: An action is illegal or no integer, or the debate is over or has not begun.
         """
         chosen = self._chosen(self.candidates(), actions)
         self._require(chosen)
@@ -226,9 +226,11 @@ class DebateBatch:
 
     def _chosen(self, candidates: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """The candidates (B, N, K, S) that the actions and the draws pick: (B, N)."""
-        if self.done:
-            raise ValueError("the debate is over; reset it")
-        actions = np.asarray(actions, np.int64)
+        if self.done or not len(self.question):
+            raise ValueError(f"the debate {'is over' if self.done else 'has not begun'}; reset it")
+        actions = np.asarray(actions)
+        if actions.shape != self.node.shape or actions.dtype.kind not in "iu":
+            raise ValueError(f"actions are {actions.tolist()!r:.80}; give each agent an integer")
         exists = (actions >= 0) & (actions < self.num_actions)
         of_action = np.take_along_axis(candidates, np.where(exists, actions, 0)[..., None, None], -2)[..., 0, :]
         chosen = np.where(exists, np.take_along_axis(of_action, self.draw[..., None], -1)[..., 0], -1)

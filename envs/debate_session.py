@@ -51,9 +51,12 @@ class DebateSession:
             shard: (index, number of shards): debates are about the questions that this shard owns.
 
         Raises:
-            ConfigError: The shard owns no question.
+            ConfigError: There is no question, or the shard owns none; or credit cannot be given so.
         """
-        owned = [question for question in questions() if owner(question.id, shard[1]) == shard[0]]
+        everything = questions()
+        if not everything:
+            raise ConfigError("questions: there are none; give a callable that returns at least one")
+        owned = [question for question in everything if owner(question.id, shard[1]) == shard[0]]
         if not owned:
             raise ConfigError(f"env runner {shard[0] + 1} of {shard[1]} owns no question; use fewer env runners")
         self.agents = [f"agent_{i}" for i in range(team.agents)]
@@ -97,7 +100,7 @@ class DebateSession:
             the action taken; in the last round also `correct`, whether the team's answer is right, and the debate's
             `prompt_tokens`, `cached_tokens` and `generated_tokens`.
         """
-        taken = np.array([[debate[agent] for agent in self.agents] for debate in actions], np.int64)
+        taken = np.array([[debate[agent] for agent in self.agents] for debate in actions])
         terms = self.debates.rewards(taken)
         credit = self._credit(self.debates, taken, terms, self.policy, self._calibration).astype(np.float32)
         self.debates.step(taken)

@@ -1,5 +1,6 @@
 """The debate as an RLlib multi-agent env."""
 
+import inspect
 from typing import Any
 
 import gymnasium
@@ -53,8 +54,9 @@ class DeliberationEnv(MultiAgentEnv):
     ## Action mask
 
     The entry `action_mask` of an observation is 1 for legal actions and 0 for the others: Refine where the chain of T
-    refinements is at its end, Concede where no peer has another answer. Persist is always legal. A masked action raises
-    ValueError and leaves the debate as it was.
+    refinements is at its end, Concede where no peer has another answer. Persist is always legal. A masked action
+    raises ValueError and leaves the debate as it was; so does one that is no integer, and one for too many or too few
+    agents.
 
     ## Observation space
 
@@ -145,8 +147,9 @@ class DeliberationEnv(MultiAgentEnv):
     | `tie_tolerance` | 0 | at least 0 |
     | `calibration` | None | a `Calibration` for the vote of outcome credit; without one its weights are confidences |
 
-    `ExperimentConfig.env_config` makes such a dict from a YAML file's settings. ConfigError is raised where an env
-    runner owns no question, EngineError where the engine fails although it tried again.
+    `ExperimentConfig.env_config` makes such a dict from a YAML file's settings. ConfigError is raised where an entry
+    is missing, unknown or out of range, or an env runner owns no question; EngineError where the engine fails although
+    it tried again.
 
     ## Version history
 
@@ -159,7 +162,12 @@ class DeliberationEnv(MultiAgentEnv):
     def __init__(self, config: dict[str, Any]):
         super().__init__()
         index, runners = (config.worker_index, config.num_workers) if isinstance(config, EnvContext) else (0, 0)
-        self.session = DebateSession(**config, shard=(index - 1, runners) if index else (0, 1))
+        shard = (index - 1, runners) if index else (0, 1)
+        try:
+            inspect.signature(DebateSession).bind(**config, shard=shard)
+        except TypeError as error:
+            raise ConfigError(f"env_config: {error}; `ExperimentConfig.env_config` makes one") from error
+        self.session = DebateSession(**config, shard=shard)
         if runners and not index:
             # That of the algorithm's own process speaks for all: errors of the others' envs are only logged by RLlib.
             idle = runners - len({owner(question.id, runners) for question in self.session.debates.tree.questions})
@@ -187,6 +195,8 @@ class DeliberationEnv(MultiAgentEnv):
         return observations[0], infos[0]
 
     def step(self, action_dict: dict[str, int]):
+        if action_dict.keys() != set(self.agents):
+            raise ValueError(f"actions are for {', '.join(map(str, action_dict))}; give one for each of {self.agents}")
         observations, rewards, terminateds, truncateds, infos = self.session.step([action_dict])
         return observations[0], rewards[0], terminateds[0], truncateds[0], infos[0]
 

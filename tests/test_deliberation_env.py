@@ -111,6 +111,45 @@ def test_illegal_actions_raise_and_leave_the_debate_as_it_was():
     assert refused > 10
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"agent_9": 0}, "actions are for agent_0, agent_1, agent_2, agent_9; give one for each of"),
+        ({"agent_1": 0.7}, r"actions are \[\[0.0, 0.7, 0.0\]\]; give each agent an integer"),
+        ({"agent_1": "refine"}, "give each agent an integer"),
+        ({"agent_1": None}, "give each agent an integer"),
+    ],
+)
+def test_what_is_no_action_raises_and_leaves_the_debate_as_it_was(changes, message):
+    env = DeliberationEnv(debate_config())
+    persist = dict.fromkeys(env.agents, 0)
+    with pytest.raises(ValueError, match="the debate has not begun; reset it"):
+        env.step(persist)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=message):
+        env.step(persist | changes)
+    with pytest.raises(ValueError, match="actions are for agent_0; give one for each of"):
+        env.step({"agent_0": 0})
+    assert env.session.debates.round == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"credit": "outcom"}, "credit is 'outcom'; it must be one of step, outcome"),
+        ({"token_price": -1}, "token_price is -1; it must be a number of at least 0"),
+        ({"tie_tolerance": "much"}, "tie_tolerance is 'much'; it must be a number of at least 0"),
+        ({"questions": list}, "questions: there are none"),
+        ({"toekn_price": 1}, "env_config: got an unexpected keyword argument 'toekn_price'"),
+    ],
+)
+def test_a_wrong_env_config_is_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        DeliberationEnv(debate_config() | changes)
+    with pytest.raises(ConfigError, match="env_config: missing a required argument: 'questions'"):
+        DeliberationEnv({})
+
+
 def test_all_legal_actions_can_be_taken():
     env = DeliberationEnv(debate_config())
     for agent in env.possible_agents:
