@@ -9,13 +9,13 @@ from mpdf_rllib.algorithms.debate_settings import POLICY
 from mpdf_rllib.errors import DataError
 
 
-def load_module(checkpoint: Path) -> RLModule:
+def load_module(checkpoint: str | Path) -> RLModule:
     """The trained RLModule of a checkpoint, policy and reference.
 
     Raises:
         DataError: There is none, or it was damaged.
     """
-    path = checkpoint / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / POLICY
+    path = Path(checkpoint).absolute() / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / POLICY
     try:
         return RLModule.from_checkpoint(path)
     except Exception as error:  # unpickling raises anything

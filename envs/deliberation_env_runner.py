@@ -14,8 +14,10 @@ from ray.rllib.utils.typing import StateDict
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from mpdf_rllib.envs.debate_batch import Observation
+from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.deliberation_vector_env import DeliberationVectorEnv
 from mpdf_rllib.envs.seeding import seed_draws
+from mpdf_rllib.errors import ConfigError
 
 
 class DeliberationEnvRunner(MultiAgentEnvRunner):
@@ -57,6 +59,8 @@ class DeliberationEnvRunner(MultiAgentEnvRunner):
         if self.env is not None:
             self.env.close()
         config = self.config
+        if not config.env:
+            raise ConfigError('env: missing; give one by `.environment("deliberation", env_config=...)`')
         context = EnvContext(
             config.env_config,
             worker_index=self.worker_index or 0,
@@ -67,6 +71,8 @@ class DeliberationEnvRunner(MultiAgentEnvRunner):
             env = _global_registry.get(ENV_CREATOR, config.env)(context)
         else:
             env = _gym_env_creator(context, config.env)
+        if not isinstance(env, DeliberationEnv):
+            raise ConfigError(f"env is {config.env!r}; it must be a DeliberationEnv, such as 'deliberation'")
         self.env = DeliberationVectorEnv(env, config.num_envs_per_env_runner)
         self.num_envs = self.env.num_envs
         self._needs_initial_reset = True

@@ -3,8 +3,10 @@ import pytest
 import torch
 from rllib_fixtures import small_config
 
+from mpdf_rllib.algorithms.softrankpo import SoftRankPOConfig
 from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
 from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
+from mpdf_rllib.errors import ConfigError
 
 DEBATES, AGENTS, ROUNDS = 16, 3, 3
 ALL = DEBATES * AGENTS
@@ -93,3 +95,12 @@ def test_metrics_describe_the_debates(runner):
     infos = [i for episode in episodes for agent in episode.agent_episodes.values() for i in agent.get_infos()[1:]]
     for term in ("r_local", "r_global"):
         assert measured[term] == pytest.approx(np.mean([info[term] for info in infos])) != 0
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [("CartPole-v1", "env is 'CartPole-v1'; it must be a DeliberationEnv"), (None, "env: missing; give")],
+)
+def test_another_env_is_refused(env, message):
+    with pytest.raises(ConfigError, match=message):
+        DeliberationEnvRunner(config=SoftRankPOConfig().environment(env))

@@ -22,6 +22,10 @@ def assert_equal(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) ->
     np.testing.assert_equal(first, second)
 
 
+def warm_start(checkpoint: str) -> dict[str, torch.Tensor]:
+    return ppo_config(checkpoint).rl_module_spec.model_config["warm_start"]
+
+
 def acting(algorithm: PPO) -> list[dict[str, np.ndarray]]:
     """The policies of all env runners."""
     return algorithm.env_runner_group.foreach_env_runner(lambda runner: weights(runner.module[POLICY].policy))
@@ -122,6 +126,13 @@ def test_the_critic_is_the_learners_and_hears_no_masked_peer(ppo):
     assert not torch.allclose(other(0), values)
     alone = module.compute_values({Columns.OBS: states | {"peer_mask": torch.zeros(8, 2)}})
     assert alone.isfinite().all()
+
+
+def test_a_checkpoint_may_be_named_as_rllib_does(softrankpo, monkeypatch):
+    _, checkpoint, reference, _ = softrankpo
+    monkeypatch.chdir(checkpoint.parent)
+    for name in (str(checkpoint), checkpoint.name):
+        assert_equal({key: value.numpy() for key, value in warm_start(name).items()}, reference)
 
 
 def test_a_checkpoint_without_a_warm_start_is_refused(softrankpo, tmp_path):

@@ -394,11 +394,14 @@ class TestConfig:
             ("beta", -0.5),
             ("entropy_coeff", -0.1),
             ("warm_start_iterations", -1),
+            ("warm_start_iterations", 1.5),  # no iteration is the one at whose start the reference would be frozen
             ("weight_decay", -1e-3),
+            ("static_corpus", "no"),
+            ("tau", "0.5"),
         ],
     )
     def test_a_value_out_of_range_is_refused_by_name(self, name, value):
-        with pytest.raises(ValueError, match=rf"{name} is {value}; it must be"):
+        with pytest.raises(ValueError, match=rf"{name} is {value!r}; it must be"):
             config().training(**{name: value}).validate()
 
     def test_an_unknown_objective_is_refused_with_those_there_are(self):

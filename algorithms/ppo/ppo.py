@@ -47,14 +47,14 @@ class PPOMetaPolicyRLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         return self.critic(torch.cat([own, heard], -1)).squeeze(-1)
 
 
-def ppo_config(warm_start: Path) -> PPOConfig:
+def ppo_config(warm_start: str | Path) -> PPOConfig:
     """A config of RLlib's own PPO for a `DeliberationEnv`; the env is still to be given.
 
     PPO starts from the checkpoint's reference, pi_sft, and learns from the reward of the action taken alone; its KL is
     to the policy that acted. Learning rate, epochs and batches are SoftRankPO's, all else has RLlib's defaults [ours].
 
     Args:
-        warm_start: A checkpoint of `SoftRankPO` or `GRPO` in stage two.
+        warm_start: The folder of a checkpoint of `SoftRankPO` or `GRPO` in stage two.
 
     Raises:
         DataError: There is none, or it is still in stage one.

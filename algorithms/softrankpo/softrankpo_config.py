@@ -2,6 +2,7 @@
 
 import difflib
 from functools import partial
+from numbers import Integral, Real
 from typing import Literal
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -87,13 +88,18 @@ class SoftRankPOConfig(AlgorithmConfig):
         super().validate()
         self._refuse_unknown_settings()
         for name in ("tau", "beta"):
-            if name in vars(self) and not getattr(self, name) > 0:  # GRPO has no tau
-                self._value_error(f"{name} is {getattr(self, name)}; it must be positive")
+            value = getattr(self, name, 1)  # GRPO has no tau
+            if not (isinstance(value, Real) and float(value) > 0):
+                self._value_error(f"{name} is {value!r}; it must be a positive number")
         if self.objective not in OBJECTIVES:
             self._value_error(f"objective is {self.objective!r}; it must be one of {', '.join(OBJECTIVES)}")
-        for name in ("entropy_coeff", "warm_start_iterations", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                self._value_error(f"{name} is {getattr(self, name)}; it must be at least 0")
+        for name, kind in (("entropy_coeff", Real), ("warm_start_iterations", Integral), ("weight_decay", Real)):
+            value = getattr(self, name)
+            if not (isinstance(value, kind) and float(value) >= 0):
+                number = "an integer" if kind is Integral else "a number"
+                self._value_error(f"{name} is {value!r}; it must be {number} of at least 0")
+        if not isinstance(self.static_corpus, bool):
+            self._value_error(f"static_corpus is {self.static_corpus!r}; it must be True or False")
         if self.batch_mode != "complete_episodes":
             self._value_error(f"batch_mode is {self.batch_mode!r}; SoftRankPO learns from 'complete_episodes'")
 
