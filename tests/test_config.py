@@ -127,7 +127,7 @@ def test_overrides_have_the_types_of_yaml(file):
             "algorithm.credits.step.tokenprice: unknown key; did you mean token_price?",
         ),
         ("team.zzz=1", "team.zzz: unknown key; known here: model, agents, rounds, prompt, critic, temperature, top_p"),
-        ("algorithm.credits.outcom={}", "algorithm.credits.outcom: 'outcom': input should be 'step' or 'outcome'"),
+        ("algorithm.credits.outcom={}", "algorithm.credits.outcom: 'outcom': input should be 'step'"),
         ("team.agents=1", "team.agents: 1: input should be greater than or equal to 2"),
         ("team.agents=many", "team.agents: 'many': input should be a valid integer"),
         ("team.agents=2.5", "team.agents: 2.5: input should be a valid integer"),
