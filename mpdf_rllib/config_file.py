@@ -54,7 +54,7 @@ def _override(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f"--set {override}: {section} is a value, not a section")
     try:
-        values[last] = yaml.safe_load(text)
+        values[last] = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not YAML: {error}") from error
 
@@ -69,7 +69,12 @@ def _explain(detail: Any) -> str:
         return f"{key}: unknown key; {hint}"
     if detail["type"] == "missing":
         return f"{key}: missing; it has no default"
-    return f"{key}: {detail['input']!r}: {detail['msg'].lower()}"
+    message = detail["msg"][:1].lower() + detail["msg"][1:]
+    if detail["type"] in ("dict_type", "model_type"):
+        message = "give keys and values, or {}"
+    elif detail["type"] == "value_error":  # one of ours
+        message = detail["ctx"]["error"]
+    return f"{key}: {detail['input']!r:.100}: {message}"
 
 
 def _section_at(path: list[Any]) -> type[BaseModel]:
