@@ -293,6 +293,18 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(monkeypatch: pytest.Mo
     assert again.requests == 2
 
 
+def test_a_place_that_can_only_be_read_is_one_clear_error() -> None:
+    class ReadOnly(MemoryFileSystem):
+        protocol = "readonly"
+
+        def open(self, *args: Any, **kwargs: Any) -> Any:
+            raise NotImplementedError  # as for http
+
+    fsspec.register_implementation("readonly", ReadOnly, clobber=True)
+    with pytest.raises(DataError, match=r"readonly://recording.*it can only be read"):
+        record("readonly://recording", requests_of(1), ScriptedEngine(echo))
+
+
 class Refused(Exception):
     """What a remote file system may raise: no OSError."""
 

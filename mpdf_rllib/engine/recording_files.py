@@ -86,6 +86,7 @@ class RecordingFolder:
 
         Raises:
             OSError, pyarrow.ArrowException: It could not be written.
+            NotImplementedError: Such URLs can only be read.
         """
         sink = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink)
