@@ -1,4 +1,4 @@
-"""The one loop of the debate, over a batch of debates; envs, evaluation and serving adapt it."""
+"""The one loop of the debate, over a batch of debates; envs, evaluation and baselines adapt it."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple

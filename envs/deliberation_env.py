@@ -73,15 +73,15 @@ class DeliberationEnv(MultiAgentEnv):
 
     | entry | range | meaning |
     | --- | --- | --- |
-    | `valid` | 0 to 1 | [paper] z_ans: the answer could be parsed |
-    | `answer` | -1 to 1 | [paper] z_ans: the number, sign(x) log(1 + |x|) / log(10^6), clipped |
+    | `valid` | 0 to 1 | [ours] z_ans: the answer could be parsed |
+    | `answer` | -1 to 1 | [paper] z_ans: the number; [ours] as sign(x) log(1 + |x|) / log(10^6), clipped |
     | `steps` | 0 to 1 | [ours] z_prof measured from the trace: lines / 16, at most 1 |
     | `additive_operators` | 0 to 1 | [ours] z_prof measured: count of + and - between operands / 8, at most 1 |
     | `multiplicative_operators` | 0 to 1 | [ours] z_prof measured: count of * and / / 8, at most 1 |
     | `length` | 0 to 1 | [ours] z_prof measured: generated tokens / their bound |
     | `cut_off` | 0 to 1 | [ours] z_prof measured: the text hit its bound of tokens |
-    | `critic_correct` | 0 to 1 | [paper] z_conf: the critic's probability of its word for correct; 0.5 without critic |
-    | `critic_entropy` | 0 to 1 | [paper] z_conf: entropy of the verdict in bits; 1 without critic |
+    | `critic_correct` | 0 to 1 | [paper] z_conf: the critic's verdict, [ours] as a probability; 0.5 without critic |
+    | `critic_entropy` | 0 to 1 | [ours] z_conf: entropy of the verdict in bits; 1 without critic |
     | `mean_probability` | 0 to 1 | [ours] z_lp: exp of the mean token log-probability |
     | `min_probability` | 0 to 1 | [ours] z_lp: exp of the smallest token log-probability |
     | `answer_probability` | 0 to 1 | [ours] z_lp: exp of the mean over the answer's own tokens |

@@ -19,21 +19,21 @@ class Feature(NamedTuple):
     low: float
     high: float
     source: str
-    """[paper], or [ours] with the reason."""
+    """[paper] for what is told there, [ours] for all else, such as how it is put into numbers."""
 
 
 SOLUTION_FEATURES = (
-    Feature("valid", 0, 1, "[paper] z_ans: the answer could be parsed"),
-    Feature("answer", -1, 1, "[paper] z_ans: the number, sign(x) log(1 + |x|) / log(10^6), clipped"),
+    Feature("valid", 0, 1, "[ours] z_ans: the answer could be parsed"),
+    Feature("answer", -1, 1, "[paper] z_ans: the number; [ours] as sign(x) log(1 + |x|) / log(10^6), clipped"),
     Feature("steps", 0, 1, "[ours] z_prof measured from the trace: lines / 16, at most 1"),
     Feature("additive_operators", 0, 1, "[ours] z_prof measured: count of + and - between operands / 8, at most 1"),
     Feature("multiplicative_operators", 0, 1, "[ours] z_prof measured: count of * and / / 8, at most 1"),
     Feature("length", 0, 1, "[ours] z_prof measured: generated tokens / their bound"),
     Feature("cut_off", 0, 1, "[ours] z_prof measured: the text hit its bound of tokens"),
     Feature(
-        "critic_correct", 0, 1, "[paper] z_conf: the critic's probability of its word for correct; 0.5 without critic"
+        "critic_correct", 0, 1, "[paper] z_conf: the critic's verdict, [ours] as a probability; 0.5 without critic"
     ),
-    Feature("critic_entropy", 0, 1, "[paper] z_conf: entropy of the verdict in bits; 1 without critic"),
+    Feature("critic_entropy", 0, 1, "[ours] z_conf: entropy of the verdict in bits; 1 without critic"),
     Feature("mean_probability", 0, 1, "[ours] z_lp: exp of the mean token log-probability"),
     Feature("min_probability", 0, 1, "[ours] z_lp: exp of the smallest token log-probability"),
     Feature("answer_probability", 0, 1, "[ours] z_lp: exp of the mean over the answer's own tokens"),

@@ -63,8 +63,8 @@ class SoftRankPOConfig(AlgorithmConfig):
             static_corpus: Whether stage two learns from the debates of its first iteration alone, which follow pi_sft
                 [paper]; by default it holds new ones in each [ours]. Their rewards stay as they were: outcome credit
                 goes on following pi_sft.
-            warm_start_iterations: At least 0; iterations of stage one, cross-entropy on the best actions of uniform
-                debates. The policy at their end is the frozen reference of stage two.
+            warm_start_iterations: At least 0 [ours: 2]; iterations of stage one, cross-entropy on the best actions
+                [paper] of uniform debates [ours]. The policy at their end is the frozen reference of stage two [paper].
             weight_decay: AdamW's, at least 0.
             **kwargs: RLlib's own. `train_batch_size_per_learner` counts env steps, N agent steps each.
         """
