@@ -139,7 +139,7 @@ def test_every_import_is_of_a_declared_dependency() -> None:
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 imported.add(str(node.module).partition(".")[0])
-    imported -= {"mpdf_rllib", "torch", "sympy", *sys.stdlib_module_names}  # vLLM and math-verify bring those two
+    imported -= {"mpdf_rllib", "torch", *sys.stdlib_module_names}  # vLLM brings torch
     installed = packages_distributions()
     undeclared = {name for name in imported if not declared & {distribution(d) for d in installed.get(name, ())}}
     assert not undeclared

@@ -193,6 +193,11 @@ class TestLearners:
             (updates,) = {settings["num_total_minibatches"] for _, settings in shards}
             assert updates == max(1, 2 * 15 * 9 // (2 * minibatch))
 
+    def test_fewer_debates_than_learners_are_refused(self):
+        episodes = DeliberationEnvRunner(config=config()).sample()
+        with pytest.raises(ConfigError, match="num_learners is 3, but an iteration has 2 debates; lower it or raise"):
+            WholeDebates(episodes=episodes[:2]).shard(3)
+
 
 class TestSeparatePolicies:
     def test_every_agent_trains_its_own_policy(self, separate):
