@@ -23,6 +23,7 @@ from mpdf_rllib.envs.solution_tree import CORRECT, UNPARSED
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import DataError
 from mpdf_rllib.questions import Question, checking, equivalent, expressions, parse_answer
+from mpdf_rllib.questions import grader as grader_module
 from mpdf_rllib.questions.grader import Grader
 from mpdf_rllib.questions.grader_process import CALLS, CPU_SECONDS, MEMORY
 
@@ -59,6 +60,7 @@ def read(text: str) -> str | None:
         ("The answer is 3/4.", "3/4"),
         ("The answer is \\boxed{\\frac{1}{2", None),  # cut off
         ("\\boxed{" + "x+" * 300 + "x}", None),  # noise
+        ("The final answer is $x^2-1$." + " I hope" * 1000, None),  # too far from the end
         ("\\boxed{}", None),
         ("\\boxed{\\frac}", None),
         ("I do not know", None),
@@ -125,6 +127,12 @@ def test_exact_numbers_need_no_process(monkeypatch):
     assert [equivalent("1/3", answer, "expression") for answer in answers] == [True, False, True, False]
 
 
+def cpu_seconds() -> float:
+    """Of this process and of its ended children."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 PIECES = [
     *("\\frac{", "\\sqrt{", "\\boxed{", "\\text{", "\\left(", "\\right)", "\\begin{pmatrix}", "\\end{pmatrix}", "\\"),
     *("{", "}", "(", ")", "[", "]", "$", "$$", "^", "^{", "_", "&", "!", "=", "<", "|", ",", "%", " ", "\n", "/", "-"),
@@ -138,7 +146,7 @@ TEXTS = st.text(max_size=100) | SOUP | SOUP.map("So it is \\boxed{{{}}}.".format
 @settings(deadline=None, max_examples=60)
 @given(TEXTS)
 def test_any_text_gives_an_answer_or_none(text):
-    started = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    started = cpu_seconds()
     answer = parse_answer(text, "expression")
     if answer is not None:
         start, end = answer.span
@@ -148,7 +156,7 @@ def test_any_text_gives_an_answer_or_none(text):
         assert (again.canonical, again.value) == (answer.canonical, answer.value)
         assert equivalent(answer.canonical, again.canonical, "expression")
         assert equivalent("\\boxed{x+1}", answer.canonical, "expression") in (True, False)
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - started < 5 * CPU_SECONDS
+    assert cpu_seconds() - started < 5 * CPU_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -158,6 +166,7 @@ def test_any_text_gives_an_answer_or_none(text):
         "\\boxed{" * 10**5,
         "\\boxed{" + "{" * 10**6,
         "\\boxed{" + "9" * 10**6 + "}",
+        "\\boxed{" + "9" * 400 + "}",
         "\\boxed{" + "1," * 10**5 + "}",
         "$" * 10**6,
         "1+" * 10**6,
@@ -180,18 +189,38 @@ def grader():
     grader.close()
 
 
-def cpu_seconds_of_children() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
 def test_what_hangs_is_ended_and_another_process_goes_on(grader):
-    before = cpu_seconds_of_children()
+    before = cpu_seconds()
     first = grader._process.pid
     assert grader.call("value", HANG) is None
-    assert cpu_seconds_of_children() - before < 2 * CPU_SECONDS
+    assert cpu_seconds() - before < 2 * CPU_SECONDS
     assert grader.call("equal", "x+1", "1+x") is True
     assert grader._process.pid != first
+
+
+def test_what_hangs_without_computing_is_ended_but_not_what_waits_for_a_call(tmp_path, monkeypatch):
+    program, calls = tmp_path / "program.py", tmp_path / "calls"
+    program.write_text(f"""
+import sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from mpdf_rllib.questions import grader_process
+
+def value(seconds):
+    with open({str(calls)!r}, "a") as file:
+        print(seconds, file=file)
+    time.sleep(float(seconds))
+    return 1
+
+grader_process.value, grader_process.SECONDS = value, 2
+grader_process.main()
+""")
+    monkeypatch.setattr(grader_module, "_PROGRAM", program)
+    grader = Grader()
+    assert grader.call("value", "0") == 1
+    time.sleep(2.5)
+    assert grader.call("value", "0") == 1
+    assert grader.call("value", "60") is None
+    assert calls.read_text().split() == ["0", "0", "60"]
 
 
 def test_its_memory_is_bounded(grader):
@@ -260,6 +289,7 @@ def test_the_event_loop_goes_on_and_one_questions_calls_keep_their_order():
 def test_it_ends_with_its_owner(work):
     program = f"""
 import os, threading, time
+from mpdf_rllib.questions import grader as grader_module
 from mpdf_rllib.questions.grader import Grader
 grader = Grader()
 grader.call("value", "2")
