@@ -80,8 +80,8 @@ def random_actions(rng: np.random.Generator, debates: DebateBatch) -> np.ndarray
     return np.where(legal, rng.random(legal.shape), -1.0).argmax(-1)
 
 
-def linear_policy(rng: np.random.Generator) -> Callable:
-    weights = rng.normal(size=(len(FEATURES), 3))
+def linear_policy(rng: np.random.Generator, actions: int = 3) -> Callable:
+    weights = rng.normal(size=(len(FEATURES), actions))
 
     def policy(observation):
         scores = observation["own"].astype(float) @ weights

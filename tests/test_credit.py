@@ -18,13 +18,20 @@ from mpdf_rllib.errors import DataError
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(0, 2**32 - 1), st.integers(2, 4), st.integers(1, 3), st.booleans())
-def test_outcome_credit_is_what_playing_on_comes_to(seed, agents, rounds, calibrated):
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(2, 4),
+    st.integers(1, 3),
+    st.sampled_from(["most_confident", "each"]),
+    st.sampled_from(["author", "actor"]),
+    st.booleans(),
+)
+def test_outcome_credit_is_what_playing_on_comes_to(seed, agents, rounds, concede, refiner, calibrated):
     rng = np.random.default_rng(seed)
-    tree = random_tree(rng, agents, rounds)
-    policy = linear_policy(rng)
+    tree = random_tree(rng, agents, rounds, refiner=refiner)
     calibration = Calibration(tuple(rng.normal(size=NUM_SOLUTION_FEATURES)), 0.3) if calibrated else None
-    debates = DebateBatch(tree, nothing_is_missing)
+    debates = DebateBatch(tree, nothing_is_missing, concede)
+    policy = linear_policy(rng, debates.num_actions)
     debates.reset([0, 2, 1])
     history = []
     for _ in range(rng.integers(rounds)):
@@ -37,7 +44,7 @@ def test_outcome_credit_is_what_playing_on_comes_to(seed, agents, rounds, calibr
     assert (np.isnan(tokens) == ~legal).all()
 
     for b, i, k in np.argwhere(legal):
-        replay = DebateBatch(tree, nothing_is_missing)
+        replay = DebateBatch(tree, nothing_is_missing, concede)
         replay.reset([debates.question[b]])
         for taken in history:
             replay.step(taken[[b]])
