@@ -285,7 +285,7 @@ def test_the_batched_env_plays_as_rllibs_own_vector_env():
     assert len(resets) == 1
 
 
-def test_closing_the_env_ends_its_engine():
+def test_closing_the_env_ends_its_engine_and_a_reset_makes_another():
     closed = []
 
     class Engine(ScriptedEngine):
@@ -299,3 +299,6 @@ def test_closing_the_env_ends_its_engine():
     env.close()
     env.close()
     assert len(closed) == 1
+    env.reset()
+    env.close()
+    assert len({*map(id, closed)}) == 2, "a closed engine was asked"

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,20 @@ def test_automatic_resets_within_a_longer_sample_are_together_too(runner):
     assert len(bursts) == 2 * (1 + ROUNDS)
     assert bursts[1 + ROUNDS :][:2] == [ALL, ALL]
     assert sum(bursts) == runner.engine.requests
+
+
+def test_a_remade_and_a_stopped_env_end_their_engines():
+    closed = []
+
+    class Engine(ScriptedEngine):
+        async def close(self):
+            closed.append(self)
+
+    runner = DeliberationEnvRunner(config=small_config(8, engine=partial(Engine, answer_like_a_small_model)))
+    for end in (runner.make_env, runner.stop):
+        runner.sample()
+        end()
+    assert len({*map(id, closed)}) == 2
 
 
 def test_recorded_debates_make_no_request(runner):
