@@ -136,8 +136,9 @@ class SoftRankPO(Algorithm):
                     )
                 if not config.restart_failed_env_runners or time.monotonic() > deadline:
                     raise EngineError(
-                        "all env runners were lost, and within "
-                        f"env_runner_restore_timeout_s={config.env_runner_restore_timeout_s} s none came back; "
+                        "all env runners were lost, and none came back "
+                        f"(restart_failed_env_runners={config.restart_failed_env_runners}, "
+                        f"env_runner_restore_timeout_s={config.env_runner_restore_timeout_s} s); "
                         "look for their errors in Ray's logs of the workers"
                     )
                 time.sleep(1)
