@@ -1,6 +1,8 @@
 """Env runners and learners in processes of their own: they agree, they come back, and what is lost is told."""
 
 import logging
+import os
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -311,7 +313,7 @@ class TestLostEnvRunners:
         assert max(len(back & earlier) for earlier in before) < 8
         algorithm.stop()
 
-    def test_an_iteration_waits_until_one_is_back_and_ends_in_an_error_where_none_comes(self, tmp_path):
+    def test_trap_5_an_iteration_waits_until_one_is_back_and_ends_in_an_error_where_none_comes(self, tmp_path):
         broken = tmp_path / "broken"
         algorithm = config(env=BreakableEnv, broken=broken).env_runners(num_env_runners=1).build_algo()
         algorithm.train()
@@ -342,6 +344,19 @@ class TestLostEnvRunners:
         with pytest.raises(EngineError, match=message):
             algorithm.train()
         assert time.monotonic() - started < algorithm.config.env_runner_restore_timeout_s / 2
+        algorithm.stop()
+
+
+class TestLostLearners:
+    @pytest.mark.parametrize("iterations", [1, 2])
+    def test_the_iteration_ends_in_an_error_also_where_stage_two_begins(self, iterations):
+        algorithm = config().learners(num_learners=1).build_algo()
+        for _ in range(iterations):
+            algorithm.train()
+        (pid,) = algorithm.learner_group.foreach_learner(lambda learner: os.getpid())
+        os.kill(pid.get(), signal.SIGKILL)
+        with pytest.raises(EngineError, match="an env runner or a learner was lost"):
+            algorithm.train()
         algorithm.stop()
 
 

@@ -148,9 +148,12 @@ class SoftRankPO(Algorithm):
 
     def _freeze_reference(self) -> None:
         """Makes the present policy the frozen reference, on all learners and, for exploration, all env runners."""
-        self.learner_group.foreach_learner(
+        results = self.learner_group.foreach_learner(
             lambda learner: learner.module.foreach_module(lambda _, module: module.unwrapped().freeze_reference())
         )
+        for result in results:
+            if not result.ok:
+                raise result.get()
         self._sync_env_runners(self.env_runner_group)
 
     @override(Algorithm)
