@@ -1,4 +1,7 @@
-"""What RLlib does silently wrong, a test each that its cure is there; the numbers are those of the project's notes."""
+"""What RLlib does silently wrong, a test each that its cure is there; the numbers are those of the project's notes.
+
+Traps 5, 7, 8 and 10 are in test_runners.py, 9 in test_softrankpo.py.
+"""
 
 from functools import partial
 
@@ -147,7 +150,7 @@ def test_trap_6_torch_does_not_take_all_cores():
 
 
 def test_trap_11_the_learner_sees_with_each_state_the_rewards_of_its_own_actions():
-    """In a made-up debate the best action of agent i in round t is (i + t) modulo 3."""
+    """In a made-up debate the best action of agent i in round t is (i + t) modulo 3; in the last all are equal."""
     config = small_config()
     runner = DeliberationEnvRunner(config=config)
     agents = runner.env.session.agents
@@ -166,14 +169,14 @@ def test_trap_11_the_learner_sees_with_each_state_the_rewards_of_its_own_actions
             agent_to_module_mapping_fn=config.policy_mapping_fn,
         )
         episode.add_env_reset(observations=observe(0), infos={agent: {"question": "q"} for agent in agents})
-        for t in range(3):
-            rewards = [np.roll(np.array([1, 0, -1], np.float32), i + t) for i in range(3)]
+        for t in range(4):
+            rewards = [np.roll(np.array([1, 0, -1], np.float32), i + t) * (t < 3) for i in range(3)]
             episode.add_env_step(
                 observations=observe(t + 1),
-                actions=dict.fromkeys(agents, t),
-                rewards={agent: reward[t] for agent, reward in zip(agents, rewards, strict=True)},
+                actions=dict.fromkeys(agents, t % 3),
+                rewards={agent: reward[t % 3] for agent, reward in zip(agents, rewards, strict=True)},
                 infos={agent: {"action_rewards": reward} for agent, reward in zip(agents, rewards, strict=True)},
-                terminateds={"__all__": t == 2},
+                terminateds={"__all__": t == 3},
                 truncateds={"__all__": False},
             )
         episodes.append(episode.to_numpy())
@@ -181,11 +184,13 @@ def test_trap_11_the_learner_sees_with_each_state_the_rewards_of_its_own_actions
     connector = config.build_learner_connector(None, None)
     batch = connector(rl_module=runner.module, batch={}, episodes=episodes, shared_data={})[POLICY]
     agent, t = batch[Columns.OBS]["own"][:, :2].numpy().astype(int).T
-    assert sorted(zip(agent, t, strict=True)) == sorted([(i, j) for i in range(3) for j in range(3)] * 2)
-    np.testing.assert_array_equal(batch[Columns.ACTIONS], t)
-    np.testing.assert_array_equal(batch[LABELS], np.eye(3)[(agent + t) % 3])
-    np.testing.assert_array_equal(batch[ADVANTAGES].argmax(-1), (agent + t) % 3)
-    np.testing.assert_array_equal(batch[PREFERENCE], 1)
+    assert sorted(zip(agent, t, strict=True)) == sorted([(i, j) for i in range(3) for j in range(4)] * 2)
+    np.testing.assert_array_equal(batch[Columns.ACTIONS], t % 3)
+    differ, best = t < 3, (agent + t) % 3
+    np.testing.assert_array_equal(batch[PREFERENCE], differ)
+    np.testing.assert_array_equal(batch[LABELS][differ], np.eye(3)[best[differ]])
+    np.testing.assert_array_equal(batch[ADVANTAGES][differ].argmax(-1), best[differ])
+    np.testing.assert_array_equal(batch[ADVANTAGES][~differ], 0)
 
 
 def test_trap_12_an_iteration_trains_the_shared_policy_of_all_agents():
