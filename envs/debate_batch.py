@@ -35,7 +35,7 @@ class Rewards(NamedTuple):
     Attributes:
         local: r_local of the paper, in [-1, 1].
         consensus: r_global of the paper, in [-1, 1].
-        tokens: Generated tokens that the action costs: those of a refinement that nobody has asked for before.
+        tokens: Generated tokens that the action costs: those of a refinement that nobody in the debate has stood on.
     """
 
     local: np.ndarray
@@ -199,7 +199,7 @@ class DebateBatch:
         self._arrive()
 
     def fork(self, rows: np.ndarray) -> "DebateBatch":
-        """A batch of copies of the given debates, (B',) row indices, that goes on without changing this one."""
+        """Copies of the given debates, (B',) row indices, that go on without changing these; they share the rng."""
         copy = DebateBatch(self.tree, self._fill, self.concede)
         copy.question, copy.node, copy.visited = self.question[rows], self.node[rows], self.visited[rows]
         copy.round, copy.rng, copy.draw = self.round, self.rng, self.draw[rows]
