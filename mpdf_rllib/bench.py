@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import copy
 import functools
+import logging
 import tempfile
 import time
 from collections import defaultdict
@@ -253,6 +254,7 @@ def main(argv: list[str] | None = None) -> None:
 
     batch = bench_batch()
     out(f"DebateBatch alone, 1,024 debates: {batch:,.0f} agent steps/s (at least 100,000)")
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
     torch.set_num_threads(1)
     runner = _recorded_runner(64)

@@ -15,12 +15,15 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModule
 
 from mpdf_rllib.algorithms.softrankpo import POLICY, SoftRankPOConfig
+from mpdf_rllib.engine import Generation, GenerationRequest
 from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.questions import Split, generate_questions
 
 FAMILIES = ("multiplication", "addition", "arithmetic")
+SOLVABLE = {q.id: q for split in ("train", "test") for q in generate_questions(FAMILIES, split, 48)}
+"""What `one_agent_knows` knows."""
 
 
 @pytest.fixture(name="ray_instance", scope="session")
@@ -33,6 +36,16 @@ def start_ray() -> Iterator[None]:
         )
     yield
     ray.shutdown()
+
+
+def one_agent_knows(request: GenerationRequest) -> Generation:
+    """One agent's first answer is right and sure; the others', and all refinements, are wrong, unsure and different."""
+    question, position = SOLVABLE[request.position.question], request.position
+    right = position.depth == 0 and position.root == len(question.text) % 3
+    answer = int(question.answer) + (0 if right else 1 + position.root)
+    logprob = -0.05 if right else -2.0
+    text = f"= {answer}"
+    return Generation(text, (0, 1), (logprob, logprob), (1, len(text)), "stop", 10, 0, 2)
 
 
 def debate_config(

@@ -5,30 +5,17 @@ from typing import Any
 
 import pytest
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from rllib_fixtures import FAMILIES, debate_config, small_config, start_ray  # noqa: F401
+from rllib_fixtures import debate_config, one_agent_knows, small_config, start_ray  # noqa: F401
 
 from mpdf_rllib.algorithms.grpo import GRPOConfig
 from mpdf_rllib.algorithms.ppo import ppo_config
 from mpdf_rllib.algorithms.softrankpo import SoftRankPOConfig
-from mpdf_rllib.engine import Generation, GenerationRequest
 from mpdf_rllib.engine.scripted import ScriptedEngine
-from mpdf_rllib.questions import generate_questions
 
 DEBATES = 48
 THRESHOLD = 0.95
-QUESTIONS = {q.id: q for split in ("train", "test") for q in generate_questions(FAMILIES, split, DEBATES)}
 
 pytestmark = pytest.mark.usefixtures("ray_instance")
-
-
-def one_agent_knows(request: GenerationRequest) -> Generation:
-    """One agent's first answer is right and sure; the others', and all refinements, are wrong, unsure and different."""
-    question, position = QUESTIONS[request.position.question], request.position
-    right = position.depth == 0 and position.root == len(question.text) % 3
-    answer = int(question.answer) + (0 if right else 1 + position.root)
-    logprob = -0.05 if right else -2.0
-    text = f"= {answer}"
-    return Generation(text, (0, 1), (logprob, logprob), (1, len(text)), "stop", 10, 0, 2)
 
 
 def accuracies(result: dict) -> dict[str, float]:
