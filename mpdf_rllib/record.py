@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import dataclasses
 import sys
 import time
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class RecordedTrees:
 def record(config: ExperimentConfig, shard: tuple[int, int] = (0, 1)) -> RecordedTrees:
     """Fills all trees from the recording, and from the engine what is missing there.
 
+    What was made is read back: where another process recorded the same, the first of the two counts for everybody.
+
     Args:
         config: The experiment.
         shard: (index, number): only the questions that this shard owns, so that several machines can share the work.
@@ -48,6 +51,11 @@ def record(config: ExperimentConfig, shard: tuple[int, int] = (0, 1)) -> Recorde
         ConfigError: The shard owns no question.
         EngineError: The engine failed; what it made before is recorded.
     """
+    trees = _filled(config, shard)
+    return dataclasses.replace(_filled(config, shard), made=trees.made) if trees.made else trees
+
+
+def _filled(config: ExperimentConfig, shard: tuple[int, int]) -> RecordedTrees:
     team = config.make_team()
     train, test = (
         [q for q in config.questions_of(split) if owner(q.id, shard[1]) == shard[0]] for split in ("train", "test")

@@ -17,6 +17,7 @@ from mpdf_rllib.engine.recording_files import RecordingFolder
 from mpdf_rllib.engine.scripted import answer_like_a_small_model
 from mpdf_rllib.errors import EngineError
 from mpdf_rllib.evaluate import load_module
+from mpdf_rllib.record import record
 from mpdf_rllib.train import train
 
 # Each of the four depths of the trees takes a second, and the first answers alone fill a file.
@@ -124,6 +125,29 @@ def test_two_processes_on_one_recording(tmp_path, shards):
     assert {key: generation.prompt_tokens for key, generation in known.items()} == first_by_name
     assert {*first_by_name.values()} <= {process.pid for process in processes}
     assert "0 generations made" in experiment.finish("record").stderr
+
+
+def test_of_what_two_processes_record_at_once_both_read_the_first(tmp_path, monkeypatch):
+    config, read, answer = Experiment(tmp_path, CONFIG).load(), RecordingFolder.read, answer_like_a_small_model
+    others = []
+
+    def let_another_record_after(folder):
+        known = read(folder)
+        monkeypatch.setattr(RecordingFolder, "read", read)
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                scripted, answer.__name__, lambda request: dataclasses.replace(answer(request), prompt_tokens=1)
+            )
+            others.append(record(config))
+        return known
+
+    monkeypatch.setattr(RecordingFolder, "read", let_another_record_after)
+    ours = record(config)
+    (first,) = others
+    assert ours.made == first.made == FEW_GENERATIONS
+    for name in ("train", "test", "fresh"):
+        assert (getattr(ours, name).tokens[..., 0] == getattr(first, name).tokens[..., 0]).all()
+        assert (getattr(ours, name).tokens[..., 0] == 1).all()
 
 
 def test_recording_on_a_full_disk(tmp_path, small_disk):  # noqa: F811
