@@ -112,8 +112,8 @@ class Credit:
             raise ConfigError(f"credit is {self.kind!r}; it must be one of {', '.join(get_args(CreditKind))}")
         for name in ("token_price", "tie_tolerance"):
             value = getattr(self, name)
-            if not (isinstance(value, Real) and float(value) >= 0):
-                raise ConfigError(f"{name} is {value!r}; it must be a number of at least 0")
+            if not (isinstance(value, Real) and 0 <= float(value) < np.inf):
+                raise ConfigError(f"{name} is {value!r}; it must be a finite number of at least 0")
 
     def __call__(
         self,

@@ -48,6 +48,13 @@ class DeliberationEnvRunner(MultiAgentEnvRunner):
             seed_draws(seed)
         return super()._try_env_reset(seed=seed, options=options)
 
+    @override(EnvRunner)
+    def _try_env_step(self, actions):
+        try:
+            return super()._try_env_step(actions)
+        except RuntimeError as error:
+            raise (error.__cause__ or error) from None  # RLlib's own has no message
+
     @override(MultiAgentEnvRunner)
     def set_state(self, state: StateDict) -> None:
         super().set_state(state)

@@ -137,8 +137,9 @@ def test_what_is_no_action_raises_and_leaves_the_debate_as_it_was(changes, messa
     ("changes", "message"),
     [
         ({"credit": "outcom"}, "credit is 'outcom'; it must be one of step, outcome"),
-        ({"token_price": -1}, "token_price is -1; it must be a number of at least 0"),
-        ({"tie_tolerance": "much"}, "tie_tolerance is 'much'; it must be a number of at least 0"),
+        ({"token_price": -1}, "token_price is -1; it must be a finite number of at least 0"),
+        ({"token_price": float("inf")}, "token_price is inf; it must be a finite number of at least 0"),
+        ({"tie_tolerance": "much"}, "tie_tolerance is 'much'; it must be a finite number of at least 0"),
         ({"questions": list}, "questions: there are none"),
         ({"toekn_price": 1}, "env_config: got an unexpected keyword argument 'toekn_price'"),
     ],

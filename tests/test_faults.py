@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -11,10 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from process_fixtures import CONFIG, TIMEOUT, Experiment, SmallDisk, contents, small_disk  # noqa: F401
+from rllib_fixtures import start_ray  # noqa: F401
 
 from mpdf_rllib.engine import Generation, GenerationRequest, scripted
 from mpdf_rllib.engine.recording_files import RecordingFolder
 from mpdf_rllib.engine.scripted import answer_like_a_small_model
+from mpdf_rllib.envs.credit import Calibration
+from mpdf_rllib.envs.features import NUM_SOLUTION_FEATURES
 from mpdf_rllib.errors import EngineError
 from mpdf_rllib.evaluate import load_module
 from mpdf_rllib.record import record
@@ -291,6 +295,19 @@ def test_an_engine_that_fails_costs_another_try_and_nothing_else(warm_started, t
     ended = copy.finish("evaluate")
     assert without_places(ended.stdout) == without_places(table)
     assert [*Counter(copy.recorded_keys()).values()] == [1] * FEW_GENERATIONS
+
+
+def test_a_reward_that_is_no_number_names_the_question_in_one_clear_error(ray_instance, tmp_path, monkeypatch):
+    algorithm = CONFIG["algorithm"] | {"credits": {"outcome": {}}}
+    config = Experiment(tmp_path, CONFIG | {"seeds": 1, "algorithm": algorithm}).load()
+    without_number = Calibration((math.nan,) * NUM_SOLUTION_FEATURES, 0.0)
+    monkeypatch.setattr("mpdf_rllib.train.fit_calibration", lambda trees: without_number)
+    with pytest.raises(EngineError) as caught:
+        train(config)
+    assert re.fullmatch(
+        r"1 of 1 trials failed; .* The first failed with:\nQuestion '\w+-\w+': in round 0 .* is worth nan\. .*",
+        str(caught.value),
+    )
 
 
 def copied(experiment: Experiment, folder: Path) -> Experiment:
