@@ -19,4 +19,6 @@ def load_module(checkpoint: str | Path) -> RLModule:
     try:
         return RLModule.from_checkpoint(path)
     except Exception as error:  # unpickling raises anything
-        raise DataError(f"{path} holds no policy that can be read ({error}); `train --fresh` trains anew") from error
+        raise DataError(
+            f"{path} holds no policy that can be read ({error}); give a checkpoint, or train anew (--fresh)"
+        ) from error

@@ -196,7 +196,9 @@ class DeliberationEnv(MultiAgentEnv):
 
     def step(self, action_dict: dict[str, int]):
         if action_dict.keys() != set(self.agents):
-            raise ValueError(f"actions are for {', '.join(map(str, action_dict))}; give one for each of {self.agents}")
+            raise ValueError(
+                f"actions are for {', '.join(map(str, action_dict)) or 'nobody'}; give one for each of {self.agents}"
+            )
         observations, rewards, terminateds, truncateds, infos = self.session.step([action_dict])
         return observations[0], rewards[0], terminateds[0], truncateds[0], infos[0]
 

@@ -53,7 +53,8 @@ class DeliberationEnvRunner(MultiAgentEnvRunner):
         try:
             return super()._try_env_step(actions)
         except RuntimeError as error:
-            raise (error.__cause__ or error) from None  # RLlib's own has no message
+            cause = error.__cause__ or error  # RLlib's own has no message
+            raise cause from cause.__cause__
 
     @override(MultiAgentEnvRunner)
     def set_state(self, state: StateDict) -> None:

@@ -7,7 +7,7 @@ from ray.rllib.utils.debug import update_global_seed_if_necessary
 
 
 def seed_draws(entropy: Sequence[int]) -> None:
-    """Seeds the generators of Python, NumPy and PyTorch, from which RLlib draws actions and minibatches.
+    """Seeds the process's generators of Python, NumPy and PyTorch, from which RLlib draws actions and minibatches.
 
     Args:
         entropy: Integers, at least 0; each sequence gives other draws.

@@ -71,7 +71,7 @@ def _explain(detail: Any) -> str:
         return f"{key}: missing; it has no default"
     message = detail["msg"][:1].lower() + detail["msg"][1:]
     if detail["type"] in ("dict_type", "model_type"):
-        message = "give keys and values, or {}"
+        message = "give keys and values"
     elif detail["type"] == "value_error":  # one of ours
         message = detail["ctx"]["error"]
     return f"{key}: {detail['input']!r:.100}: {message}"

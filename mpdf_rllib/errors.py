@@ -3,7 +3,8 @@
 - `ConfigError`: the user's config, command line or files. Names the key, file or row, its value and the remedy.
 - `DataError`: a question, a recording or a checkpoint that cannot be used as it is. Names the file or the question.
 - `TrainingError`: learning diverged. Names the iteration and the settings to change; earlier checkpoints are kept.
-- `EngineError`: a language-model engine failed although it was retried. What was recorded before is kept.
+- `EngineError`: what the work is done by failed: a language-model engine although it was retried, env runners, learners
+  or trials. What was recorded before is kept, and the last checkpoints.
 
 Commands print these as one message without a traceback and exit with status 2. Everything else is a bug of ours and
 keeps its traceback.
@@ -27,4 +28,4 @@ class TrainingError(MPDFError):
 
 
 class EngineError(MPDFError):
-    """The engine failed, also when it was tried again."""
+    """A language-model engine, env runner, learner or trial failed."""

@@ -52,10 +52,13 @@ def record(config: ExperimentConfig, shard: tuple[int, int] = (0, 1)) -> Recorde
         EngineError: The engine failed; what it made before is recorded.
     """
     trees = _filled(config, shard)
-    return dataclasses.replace(_filled(config, shard), made=trees.made) if trees.made else trees
+    if made := trees.made:
+        del trees
+        trees = dataclasses.replace(_filled(config, shard, replay_only=True), made=made)
+    return trees
 
 
-def _filled(config: ExperimentConfig, shard: tuple[int, int]) -> RecordedTrees:
+def _filled(config: ExperimentConfig, shard: tuple[int, int], replay_only: bool = False) -> RecordedTrees:
     team = config.make_team()
     train, test = (
         [q for q in config.questions_of(split) if owner(q.id, shard[1]) == shard[0]] for split in ("train", "test")
@@ -65,12 +68,12 @@ def _filled(config: ExperimentConfig, shard: tuple[int, int]) -> RecordedTrees:
     trees = team.tree(train), team.tree(test), team.fresh_tree(test, FRESH_SAMPLES)
     for tree in trees:
         tree.number_all()
-    engine = config.make_engine()
-    run(_fill(engine, team, trees))
+    engine = config.make_engine(replay_only)
+    run(_fill(engine, team, trees, "Reading back" if replay_only else "Recording"))
     return RecordedTrees(*trees, made=engine.made)
 
 
-async def _fill(engine: RecordingEngine, team: Team, trees: tuple[SolutionTree, ...]) -> None:
+async def _fill(engine: RecordingEngine, team: Team, trees: tuple[SolutionTree, ...], doing: str) -> None:
     total = sum(tree.present.size for tree in trees)
     columns = (
         SpinnerColumn(),
@@ -81,7 +84,7 @@ async def _fill(engine: RecordingEngine, team: Team, trees: tuple[SolutionTree, 
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=cli.console) as progress:
-        task = progress.add_task("Recording", total=total, speed="")
+        task = progress.add_task(doing, total=total, speed="")
         replayed_tokens = None
         started = time.monotonic()
 

@@ -99,7 +99,7 @@ def has_trials(run_path: Path) -> bool:
             json.loads(state.read_text(encoding="utf-8"))
             pickle.loads(searcher.read_bytes())
             return True
-        except Exception:  # unpickling raises whatever it likes
+        except (FileNotFoundError, ValueError, EOFError, pickle.UnpicklingError):
             _logger.warning("%s was cut short: training goes on from what was saved before, or begins anew.", state)
             state.unlink()
             searcher.unlink(missing_ok=True)

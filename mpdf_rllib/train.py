@@ -92,7 +92,9 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
 
     _start_ray()
     folder = config.run_path / run_folder.TUNE
-    if run_folder.has_trials(config.run_path):
+    with run_folder.writing(config.run_path):
+        goes_on = run_folder.has_trials(config.run_path)
+    if goes_on:
         tuner = tune.Tuner.restore(str(folder), SoftRankPO, resume_errored=True, param_space=space)
     else:
         run_config = tune.RunConfig(

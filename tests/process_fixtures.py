@@ -114,6 +114,11 @@ class Experiment:
         return [json.loads(line)["training_iteration"] for line in lines]
 
 
+def without_places(output: str) -> list[str]:
+    """What was printed but where the run and its recording lie."""
+    return [line for line in output.splitlines() if not line.startswith(("run:", "recording:"))]
+
+
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 

@@ -102,10 +102,10 @@ class SharedQuestionsEnv(DeliberationEnv):
 
 
 class OneSlowRunnerEnv(DeliberationEnv):
-    """The second env runner's engine takes half a minute for a request."""
+    """The second env runner's engine takes two minutes for a request."""
 
     def __init__(self, config):
-        delay = 30.0 if config.worker_index == 2 else 0.0
+        delay = 120.0 if config.worker_index == 2 else 0.0
         config["engine"] = partial(ScriptedEngine, answer_like_a_small_model, delay=delay)
         super().__init__(config)
 

@@ -153,7 +153,7 @@ def test_overrides_have_the_types_of_yaml(file):
         ("name=a/b", "name: 'a/b'"),
         ("name=..", "name: '..'"),
         ("team=[3]", "team: [3]: give keys and values"),
-        ("algorithm.credits.step=null", "algorithm.credits.step: None: give keys and values, or {}"),
+        ("algorithm.credits.step=null", "algorithm.credits.step: None: give keys and values"),
         ("questions={}", "questions: {}: give either families or file"),
         ("questions.file={train: a.csv, test: b.csv}", ": give either families or file"),
         ("questions.test=null", ": families have no end; give the numbers of train and test questions"),

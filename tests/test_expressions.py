@@ -1,6 +1,7 @@
 """Expressions as answers: any text gives one or none in bounded time and memory, whatever becomes of the process."""
 
 import asyncio
+import contextlib
 import math
 import os
 import resource
@@ -211,14 +212,14 @@ def value(seconds):
     time.sleep(float(seconds))
     return 1
 
-grader_process.value, grader_process.SECONDS = value, 2
+grader_process.value, grader_process.SECONDS = value, 5
 grader_process.main()
 """)
     monkeypatch.setattr(grader_module, "_PROGRAM", program)
-    waiting, hanging = Grader(), Grader()
-    assert waiting.call("value", "0") == 1
-    assert hanging.call("value", "60") is None
-    assert waiting.call("value", "0") == 1
+    with contextlib.closing(Grader()) as waiting, contextlib.closing(Grader()) as hanging:
+        assert waiting.call("value", "0") == 1
+        assert hanging.call("value", "60") is None
+        assert waiting.call("value", "0") == 1
     assert calls.read_text().split() == ["0", "60", "0"]
 
 
@@ -288,7 +289,6 @@ def test_the_event_loop_goes_on_and_one_questions_calls_keep_their_order():
 def test_it_ends_with_its_owner(work):
     program = f"""
 import os, threading, time
-from mpdf_rllib.questions import grader as grader_module
 from mpdf_rllib.questions.grader import Grader
 grader = Grader()
 grader.call("value", "2")

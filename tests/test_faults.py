@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from process_fixtures import CONFIG, TIMEOUT, Experiment, SmallDisk, contents, small_disk  # noqa: F401
+from process_fixtures import CONFIG, TIMEOUT, Experiment, contents, small_disk, without_places  # noqa: F401
 from rllib_fixtures import start_ray  # noqa: F401
 
 from mpdf_rllib.engine import Generation, GenerationRequest, scripted
@@ -315,7 +315,3 @@ def copied(experiment: Experiment, folder: Path) -> Experiment:
     shutil.copytree(experiment.run, copy.run)
     shutil.copytree(experiment.recording, copy.recording)
     return copy
-
-
-def without_places(output: str) -> list[str]:
-    return [line for line in output.splitlines() if not line.startswith(("run:", "recording:"))]

@@ -16,7 +16,7 @@ LOAD_SECONDS = 300.0
 END_SECONDS = 20.0
 
 DRIVER = """
-import signal, threading, time
+import signal, sys, threading, time
 from mpdf_rllib.engine import GenerationRequest, Position, SamplingParameters, generate_many, run
 from mpdf_rllib.engine.time_limit import TimeLimitedEngine
 from mpdf_rllib.engine.vllm_engine import VLLMEngine
@@ -35,9 +35,10 @@ threading.Thread(target=tell_mark, daemon=True).start()
 request = GenerationRequest("Count: 1 2 3", SamplingParameters(max_tokens=4), Position("q", 0))
 run(engine.generate(request))
 print("generating", flush=True)
-endless = GenerationRequest("Count: 1 2 3", SamplingParameters(max_tokens=2000), Position("q", 0))
+limited = TimeLimitedEngine(engine, float(sys.argv[1]))
 try:
-    run(generate_many(TimeLimitedEngine(engine, 5.0), [endless] * 16))
+    while True:
+        run(generate_many(limited, [request] * 16))
 except EngineError as error:
     print(error, flush=True)
 """
@@ -83,7 +84,7 @@ def read_line(process: subprocess.Popen[str]) -> str:
     [(signal.SIGKILL, True), (signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, False)],
 )
 def test_no_engine_process_outlives_a_driver(number: signal.Signals, while_loading: bool) -> None:
-    with driver(DRIVER) as process:
+    with driver(DRIVER, "3600") as process:
         mark = read_line(process)
         if while_loading:
             assert wait_until(lambda: len(marked_processes(mark)) >= 2, LOAD_SECONDS)
@@ -99,13 +100,13 @@ def test_no_engine_process_outlives_a_driver(number: signal.Signals, while_loadi
 
 @pytest.mark.model
 def test_an_engine_that_hangs_is_given_up_and_ended() -> None:
-    with driver(DRIVER) as process:
+    with driver(DRIVER, "10") as process:
         mark = read_line(process)
         assert read_line(process) == "generating"
         for engine in marked_processes(mark):
             os.kill(engine, signal.SIGSTOP)
         assert read_line(process).startswith(
-            "The engine hangs: it answered nothing for 5 s while it was asked question 'q'"
+            "The engine hangs: it answered nothing for 10 s while it was asked question 'q'"
         )
         assert process.wait(END_SECONDS) == 0
         assert wait_until(lambda: not processes_of(mark), END_SECONDS)

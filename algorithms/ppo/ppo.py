@@ -51,8 +51,8 @@ def ppo_config(warm_start: str | Path) -> PPOConfig:
     """A config of RLlib's own PPO for a `DeliberationEnv`; the env is still to be given.
 
     PPO starts from the checkpoint's reference, pi_sft, and learns from the reward of the action taken alone; its KL is
-    to the policy that acted. Learning rate, epochs and batches are SoftRankPO's; all else is as RLlib has it, such as
-    what becomes of lost env runners and how many threads torch takes [ours].
+    to the policy that acted. Learning rate, epochs and batches are SoftRankPO's; how else it learns is as RLlib has it,
+    and so is what becomes of lost env runners and how many threads torch takes [ours].
 
     Args:
         warm_start: The folder of a checkpoint of `SoftRankPO` or `GRPO` in stage two.

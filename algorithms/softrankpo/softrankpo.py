@@ -56,6 +56,8 @@ class SoftRankPO(Algorithm):
 
         Raises:
             EngineError: No env runner, or a learner no longer, is there to go on with.
+            TrainingError: The loss is NaN or infinite.
+            ConfigError: There are fewer debates than learners.
         """
         try:
             result = super().step()

@@ -71,7 +71,7 @@ async def in_thread(function: Callable[[], Result]) -> Result:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=work, name="mpdf-engine", daemon=True).start()
+    threading.Thread(target=work, name="mpdf-work", daemon=True).start()
     return await asyncio.wrap_future(future)
 
 

@@ -147,7 +147,8 @@ class RecordingEngine:
             try:
                 await in_thread(partial(self._folder.write, rows))
             except Exception as error:  # a remote file system has errors of its own
-                reason = str(error) or "it can only be read"
+                only_read = isinstance(error, NotImplementedError)
+                reason = "it can only be read" if only_read else str(error) or type(error).__name__
                 self._failure = DataError(
                     f"The recording {self._folder.url!r} could not be written ({reason}): {len(rows)} new generations "
                     "are not in it, all earlier ones are. Make room or rights there and run the same command again."

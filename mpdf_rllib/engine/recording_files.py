@@ -85,7 +85,7 @@ class RecordingFolder:
         """Writes rows of `SCHEMA` as a new file, whole or not at all.
 
         Raises:
-            OSError, pyarrow.ArrowException: It could not be written.
+            Exception: It could not be written; file systems have errors of their own.
             NotImplementedError: Such URLs can only be read.
         """
         sink = pa.BufferOutputStream()
@@ -99,7 +99,7 @@ class RecordingFolder:
                 stream.write(contents)
             self._files.mv(temporary, final)
         except BaseException:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):
                 self._files.rm(temporary)
             raise
 
