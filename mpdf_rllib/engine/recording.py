@@ -153,6 +153,7 @@ class RecordingEngine:
                     f"The recording {self._folder.url!r} could not be written ({reason}): {len(rows)} new generations "
                     "are not in it, all earlier ones are. Make room or rights there and run the same command again."
                 )
+                self._failure.__cause__ = error
                 return
             self._failure = None
             del self._pending[: len(rows)]
