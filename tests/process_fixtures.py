@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -117,6 +118,12 @@ class Experiment:
 def without_places(output: str) -> list[str]:
     """What was printed but where the run and its recording lie."""
     return [line for line in output.splitlines() if not line.startswith(("run:", "recording:"))]
+
+
+def cpu_seconds() -> float:
+    """Of this process and of its ended children."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModule
@@ -24,6 +25,8 @@ from mpdf_rllib.questions import Split, generate_questions
 FAMILIES = ("multiplication", "addition", "arithmetic")
 SOLVABLE = {q.id: q for split in ("train", "test") for q in generate_questions(FAMILIES, split, 48)}
 """What `one_agent_knows` knows."""
+
+State = dict[str, torch.Tensor]
 
 
 @pytest.fixture(name="ray_instance", scope="session")
@@ -71,6 +74,38 @@ def small_config(
         .rl_module(model_config={"dim": 16, "heads": 2})
         .debugging(seed=7)
     )
+
+
+def short_config(debates: int = 15, **settings: Any) -> AlgorithmConfig:
+    """One iteration of warm start; 15 debates do not divide among two learners."""
+    return small_config(debates, **settings).training(warm_start_iterations=1)
+
+
+def states_of(module) -> dict[str, State]:
+    return {
+        name: {key: value.clone() for key, value in part.unwrapped().state_dict().items()}
+        for name, part in module.items()
+    }
+
+
+def learners_of(algorithm: Algorithm) -> list[dict[str, State]]:
+    results = algorithm.learner_group.foreach_learner(lambda learner: states_of(learner.module))
+    return [result.get() for result in results]
+
+
+def assert_same_states(first: dict[str, State], second: dict[str, State]) -> None:
+    """The first may hold less of each module."""
+    assert first.keys() == second.keys()
+    for name in first:
+        for key, value in first[name].items():
+            assert torch.equal(value, second[name][key]), f"{name} {key}"
+
+
+def assert_env_runners_hold_the_learners_weights(group, algorithm: Algorithm) -> None:
+    (learner, *_) = learners_of(algorithm)
+    for runner in group.foreach_env_runner(lambda runner: states_of(runner.module)):
+        assert all("reference_frozen" in state for state in runner.values())
+        assert_same_states(runner, learner)
 
 
 def learner_module(algorithm: Algorithm) -> RLModule:

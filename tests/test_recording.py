@@ -9,13 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
+from recording_fixtures import ODD, always, echo, make_request, record, replay, requests_of
 
 from mpdf_rllib.engine import (
     Generation,
@@ -29,54 +28,7 @@ from mpdf_rllib.engine import (
 from mpdf_rllib.engine.recording import owner
 from mpdf_rllib.engine.recording_files import SCHEMA, RecordingFolder, request_key
 from mpdf_rllib.engine.scripted import ScriptedEngine
-from mpdf_rllib.errors import ConfigError, DataError, EngineError
-
-SAMPLING = SamplingParameters(max_tokens=14, stop=("\n",))
-
-
-def make_request(question: str = "q", root: int = 0, **changes: Any) -> GenerationRequest:
-    return dataclasses.replace(GenerationRequest("2 + 3 =", SAMPLING, Position(question, root)), **changes)
-
-
-def requests_of(number: int) -> list[GenerationRequest]:
-    return [make_request(f"q{i}") for i in range(number)]
-
-
-def echo(request: GenerationRequest) -> str:
-    return f"answer to {request.position.question}"
-
-
-def always(text: str) -> ScriptedEngine:
-    return ScriptedEngine(lambda _: text)
-
-
-def record(
-    folder: object, requests: list[GenerationRequest], inner: ScriptedEngine, **settings: Any
-) -> list[Generation]:
-    async def job() -> list[Generation]:
-        engine = RecordingEngine(str(folder), "model", lambda: inner, **settings)
-        try:
-            return await generate_many(engine, requests)
-        finally:
-            await engine.close()
-
-    return run(job())
-
-
-def replay(folder: object, requests: list[GenerationRequest], fingerprint: str = "model") -> list[Generation]:
-    return run(generate_many(RecordingEngine(str(folder), fingerprint, None), requests))
-
-
-ODD = Generation(
-    text="Zürich \N{SNOWMAN}\n",
-    token_ids=(7, 49151),
-    logprobs=(-0.1, -87.3),
-    token_ends=(3, 9),
-    finish_reason="length",
-    prompt_tokens=280,
-    cached_tokens=256,
-    generated_tokens=2,
-)
+from mpdf_rllib.errors import DataError, EngineError
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])
@@ -249,111 +201,6 @@ def test_nothing_is_left_but_whole_files(tmp_path: Path) -> None:
     files = list(tmp_path.iterdir())
     assert all(file.suffix == ".parquet" for file in files)
     assert all(pq.read_schema(file).names == SCHEMA.names for file in files)
-
-
-class Closed(ScriptedEngine):
-    """Counts how many times it was closed."""
-
-    times = 0
-
-    async def close(self) -> None:
-        self.times += 1
-
-
-class FullDisk(MemoryFileSystem):
-    """Takes what it is given until `room` is false, then half of it."""
-
-    protocol = "fulldisk"
-    store: dict[str, Any] = {}
-    pseudo_dirs = [""]
-    room = True
-    error: Exception = OSError(28, "No space left on device")
-
-    def open(self, path: str, mode: str = "rb", **settings: Any) -> Any:
-        file = super().open(path, mode, **settings)
-        if "w" in mode and not self.room:
-            file.write(b"PAR1")
-            file.close()
-            raise self.error
-        return file
-
-
-def test_a_full_disk_is_one_clear_error_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    fsspec.register_implementation("fulldisk", FullDisk, clobber=True)
-    record("fulldisk://recording", requests_of(3), ScriptedEngine(echo))
-    before = dict(FullDisk.store)
-    monkeypatch.setattr(FullDisk, "room", False)
-    closed = Closed(echo)
-    with pytest.raises(DataError, match=r"fulldisk://recording.*No space left.*2 new generations"):
-        record("fulldisk://recording", requests_of(5), closed)
-    assert closed.times == 1
-    assert FullDisk.store == before
-    monkeypatch.setattr(FullDisk, "room", True)
-    again = ScriptedEngine(echo)
-    record("fulldisk://recording", requests_of(5), again)
-    assert again.requests == 2
-
-
-def test_a_place_that_can_only_be_read_is_one_clear_error() -> None:
-    class ReadOnly(MemoryFileSystem):
-        protocol = "readonly"
-
-        def open(self, *args: Any, **kwargs: Any) -> Any:
-            raise NotImplementedError  # as for http
-
-    fsspec.register_implementation("readonly", ReadOnly, clobber=True)
-    with pytest.raises(DataError, match=r"readonly://recording.*it can only be read"):
-        record("readonly://recording", requests_of(1), ScriptedEngine(echo))
-
-
-class Refused(Exception):
-    """What a remote file system may raise: no OSError."""
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Refused("No space left in the bucket")])
-def test_after_a_failed_flush_no_more_is_made(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    async def job() -> int:
-        inner = ScriptedEngine(echo)
-        engine = RecordingEngine("fulldisk://other", "model", lambda: inner, flush_every=1)
-        async with asyncio.timeout(20):
-            with pytest.raises(DataError, match="No space left"):
-                for i in itertools.count():
-                    await engine.generate(make_request(f"q{i}"))
-                    await asyncio.sleep(0.001)
-        made = inner.requests
-        monkeypatch.setattr(FullDisk, "room", True)
-        await engine.close()
-        return made
-
-    fsspec.register_implementation("fulldisk", FullDisk, clobber=True)
-    monkeypatch.setattr(FullDisk, "room", False)
-    monkeypatch.setattr(FullDisk, "error", error)
-    FullDisk.store.clear()
-    made = run(job())
-    assert len(replay("fulldisk://other", requests_of(made))) == made
-
-
-@pytest.mark.parametrize("folder", ["nosuch://place", "file-in-its-place"])
-def test_a_folder_that_cannot_be_opened(tmp_path: Path, folder: str) -> None:
-    (tmp_path / "file-in-its-place").touch()
-    with pytest.raises(ConfigError, match=folder.split(":")[0]):
-        RecordingEngine(folder if "://" in folder else str(tmp_path / folder), "model", None)
-
-
-class Locked(MemoryFileSystem):
-    """A folder that may be seen but not read."""
-
-    protocol = "locked"
-    isdir = exists = lambda self, path: True
-
-    def ls(self, path: str, **settings: Any) -> Any:
-        raise PermissionError(13, "Permission denied")
-
-
-def test_a_folder_that_may_not_be_read() -> None:
-    fsspec.register_implementation("locked", Locked, clobber=True)
-    with pytest.raises(ConfigError, match=r"'locked://recording' cannot be opened: .*Permission denied.*may read"):
-        RecordingEngine("locked://recording", "model", None)
 
 
 def test_loading_12000_generations_takes_less_than_a_second(tmp_path: Path) -> None:

@@ -1,23 +1,17 @@
-"""Env runners and learners in processes of their own: they agree, they come back, and what is lost is told."""
+"""Env runners and learners in processes of their own: they agree."""
 
-import logging
-import os
-import signal
-import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.columns import Columns
 from rllib_fixtures import (
-    BreakableEnv,
-    OneSlowRunnerEnv,
-    SharedQuestionsEnv,
-    note_questions,
+    State,
+    assert_env_runners_hold_the_learners_weights,
+    assert_same_states,
+    learners_of,
+    short_config,
     small_config,
     start_ray,  # noqa: F401
 )
@@ -27,50 +21,17 @@ from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ADVANTAGES, LA
 from mpdf_rllib.algorithms.whole_debates import WholeDebates
 from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
 from mpdf_rllib.envs.team import Team
-from mpdf_rllib.errors import ConfigError, EngineError
+from mpdf_rllib.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("ray_instance")
 
 AGENTS = [f"agent_{i}" for i in range(3)]
-State = dict[str, torch.Tensor]
-
-
-def config(debates: int = 15, **settings) -> SoftRankPOConfig:
-    """One iteration of warm start; 15 debates do not divide among two learners."""
-    return small_config(debates, **settings).training(warm_start_iterations=1)
 
 
 def config_of_separate_policies(**settings) -> SoftRankPOConfig:
-    return config(**settings).multi_agent(
+    return short_config(**settings).multi_agent(
         policies=set(AGENTS), policy_mapping_fn=lambda agent_id, episode, **kwargs: agent_id
     )
-
-
-def states_of(module) -> dict[str, State]:
-    return {
-        name: {key: value.clone() for key, value in part.unwrapped().state_dict().items()}
-        for name, part in module.items()
-    }
-
-
-def learners_of(algorithm: SoftRankPO) -> list[dict[str, State]]:
-    results = algorithm.learner_group.foreach_learner(lambda learner: states_of(learner.module))
-    return [result.get() for result in results]
-
-
-def assert_equal(first: dict[str, State], second: dict[str, State]) -> None:
-    """The first may hold less of each module."""
-    assert first.keys() == second.keys()
-    for name in first:
-        for key, value in first[name].items():
-            assert torch.equal(value, second[name][key]), f"{name} {key}"
-
-
-def assert_env_runners_hold_the_learners_weights(group, algorithm: SoftRankPO) -> None:
-    (learner, *_) = learners_of(algorithm)
-    for runner in group.foreach_env_runner(lambda runner: states_of(runner.module)):
-        assert all("reference_frozen" in state for state in runner.values())
-        assert_equal(runner, learner)
 
 
 def policies(learner: dict[str, State], algorithm: SoftRankPO) -> dict[str, torch.Tensor]:
@@ -130,7 +91,7 @@ def updated(algorithm: SoftRankPO, episodes: list) -> list[dict[str, State]]:
 
 @pytest.fixture(scope="module")
 def shared(ray_instance, tmp_path_factory) -> Trained:
-    return Trained(config(), tmp_path_factory.mktemp("shared"))
+    return Trained(short_config(), tmp_path_factory.mktemp("shared"))
 
 
 @pytest.fixture(scope="module")
@@ -153,14 +114,14 @@ class TestLearners:
         )
         algorithm.restore_from_path(run.checkpoint)
         for state in learners_of(algorithm):
-            assert_equal(run.saved, state)
+            assert_same_states(run.saved, state)
         first, *others = updated(algorithm, run.episodes)
         for name, logp in policies(first, algorithm).items():
             # Rounding alone: AdamW magnifies it where a gradient is near zero, so more is allowed than is seen (1e-7).
             torch.testing.assert_close(logp, run.updated[name], rtol=0, atol=1e-5)
             assert (logp - run.saved_policies[name]).abs().max() > 1e-3
         for other in others:
-            assert_equal(first, other)
+            assert_same_states(first, other)
 
         result = algorithm.train()
         assert all(result["learners"][name]["diff_num_grad_updates_vs_sampler_policy"] >= 1 for name in first)
@@ -169,13 +130,13 @@ class TestLearners:
             assert not torch.equal(state["policy.query.weight"], first[name]["policy.query.weight"])
             assert torch.equal(state["reference.query.weight"], run.saved[name]["reference.query.weight"])
         for other in others:
-            assert_equal(after, other)
+            assert_same_states(after, other)
         assert_env_runners_hold_the_learners_weights(algorithm.env_runner_group, algorithm)
         algorithm.stop()
 
     @pytest.mark.parametrize("learners", [2, 4])
     def test_trap_10_a_share_of_the_debates_has_the_advantages_of_the_whole(self, learners):
-        runner = DeliberationEnvRunner(config=config())
+        runner = DeliberationEnvRunner(config=short_config())
         episodes = runner.sample()
 
         def rows(episodes: list) -> list[tuple[float, ...]]:
@@ -190,14 +151,14 @@ class TestLearners:
 
     def test_learners_with_unequal_shares_make_the_same_number_of_updates(self):
         """Or the one that makes more would wait for the others for ever."""
-        episodes = DeliberationEnvRunner(config=config()).sample()
+        episodes = DeliberationEnvRunner(config=short_config()).sample()
         for minibatch in (40, 64, 500):
             shards = WholeDebates(episodes=episodes).shard(2, minibatch_size=minibatch, num_epochs=2)
             (updates,) = {settings["num_total_minibatches"] for _, settings in shards}
             assert updates == max(1, 2 * 15 * 9 // (2 * minibatch))
 
     def test_fewer_debates_than_learners_are_refused(self):
-        episodes = DeliberationEnvRunner(config=config()).sample()
+        episodes = DeliberationEnvRunner(config=short_config()).sample()
         with pytest.raises(ConfigError, match="num_learners is 3, but an iteration has 2 debates; lower it or raise"):
             WholeDebates(episodes=episodes[:2]).shard(3)
 
@@ -233,7 +194,7 @@ class TestSeparatePolicies:
 
     def test_a_checkpoint_restores_all(self, separate):
         restored = SoftRankPO.from_checkpoint(separate.checkpoint)
-        assert_equal(separate.saved, learners_of(restored)[0])
+        assert_same_states(separate.saved, learners_of(restored)[0])
         restored.stop()
 
 
@@ -241,7 +202,7 @@ class TestEvaluation:
     @pytest.mark.parametrize("env_runners", [0, 1])
     def test_other_agents_and_rounds_than_trained_with_the_trained_policy(self, tmp_path, env_runners):
         algorithm = (
-            config()
+            short_config()
             .evaluation(
                 evaluation_interval=2,
                 evaluation_duration=12,
@@ -275,115 +236,6 @@ class TestEvaluation:
         algorithm.stop()
 
 
-def kill(algorithm: SoftRankPO, *indices: int) -> None:
-    for index, actor in algorithm.env_runner_group._worker_manager.actors().items():
-        if index in indices:
-            ray.kill(actor, no_restart=False)
-
-
-def set_config(algorithm: SoftRankPO, **settings) -> None:
-    algorithm.config = algorithm.config.copy(copy_frozen=False)
-    for name, value in settings.items():
-        setattr(algorithm.config, name, value)
-
-
-class TestLostEnvRunners:
-    def test_a_killed_one_comes_back_in_sync_and_goes_on_with_other_questions(self, tmp_path):
-        algorithm = (
-            config(16, env=SharedQuestionsEnv, questions=200)
-            .env_runners(num_env_runners=2)
-            .callbacks(on_sample_end=partial(note_questions, tmp_path))
-            .build_algo()
-        )
-        for _ in range(2):
-            algorithm.train()
-        kill(algorithm, 1)
-        deadline = time.monotonic() + 60
-        result = algorithm.train()
-        assert result["fault_tolerance"]["num_healthy_workers"] == 1
-        while result["fault_tolerance"]["num_healthy_workers"] < 2 and time.monotonic() < deadline:
-            result = algorithm.train()  # with the other one alone
-        assert result["fault_tolerance"]["num_remote_worker_restarts"] == 1
-        assert result["learners"][POLICY]["diff_num_grad_updates_vs_sampler_policy"] == 1
-        assert_env_runners_hold_the_learners_weights(algorithm.env_runner_group, algorithm)
-
-        *before, back = [{*line.split()} for line in (tmp_path / "1").read_text().splitlines()]
-        assert len(before) == 2
-        # By chance two samples of 16 out of 200 share 1.3 questions.
-        assert max(len(back & earlier) for earlier in before) < 8
-        algorithm.stop()
-
-    def test_trap_5_an_iteration_waits_until_one_is_back_and_ends_in_an_error_where_none_comes(self, tmp_path):
-        broken = tmp_path / "broken"
-        algorithm = config(env=BreakableEnv, broken=broken).env_runners(num_env_runners=1).build_algo()
-        algorithm.train()
-        kill(algorithm, 1)
-        result = algorithm.train()
-        assert result["env_runners"]["num_episodes"] == 15
-        assert result["learners"][POLICY]["diff_num_grad_updates_vs_sampler_policy"] == 1
-        broken.touch()
-        kill(algorithm, 1)
-        set_config(algorithm, env_runner_restore_timeout_s=3)
-        with pytest.raises(EngineError, match=r"none came back .*env_runner_restore_timeout_s=3 s"):
-            algorithm.train()
-        algorithm.stop()
-
-    @pytest.mark.parametrize(
-        ("ignored", "message"),
-        [(False, "an env runner or a learner was lost"), (True, "none came back .restart_failed_env_runners=False")],
-    )
-    def test_without_restarts_the_iteration_ends_in_an_error_at_once(self, ignored, message):
-        algorithm = (
-            config()
-            .env_runners(num_env_runners=1)
-            .fault_tolerance(restart_failed_env_runners=False, ignore_env_runner_failures=ignored)
-            .build_algo()
-        )
-        kill(algorithm, 1)
-        started = time.monotonic()
-        with pytest.raises(EngineError, match=message):
-            algorithm.train()
-        assert time.monotonic() - started < algorithm.config.env_runner_restore_timeout_s / 2
-        algorithm.stop()
-
-
-class TestLostLearners:
-    @pytest.mark.parametrize("iterations", [1, 2])
-    def test_the_iteration_ends_in_an_error_also_where_stage_two_begins(self, iterations):
-        algorithm = config().learners(num_learners=1).build_algo()
-        for _ in range(iterations):
-            algorithm.train()
-        (pid,) = algorithm.learner_group.foreach_learner(lambda learner: os.getpid())
-        os.kill(pid.get(), signal.SIGKILL)
-        with pytest.raises(EngineError, match="an env runner or a learner was lost"):
-            algorithm.train()
-        algorithm.stop()
-
-
-class TestSlowEnvRunners:
-    def test_trap_8_a_language_model_has_more_time_than_rllib_gives_to_a_sample(self):
-        assert config().sample_timeout_s >= 10 * AlgorithmConfig().sample_timeout_s
-
-    def test_trap_8_dropped_samples_are_reported(self, caplog):
-        algorithm = (
-            config(env=OneSlowRunnerEnv)
-            .env_runners(num_env_runners=2, sample_timeout_s=10, merge_env_runner_states=False)
-            .training(train_batch_size_per_learner=3)
-            .build_algo()
-        )
-        with caplog.at_level(logging.WARNING):
-            for iteration in (1, 2):
-                result = algorithm.train()
-                assert result["env_runners"]["num_episodes"] == 15
-                assert result["fault_tolerance"]["num_env_runners_dropped_lifetime"] == iteration
-        assert caplog.text.count("samples dropped: 1; they took longer than sample_timeout_s=10 s") == 2
-        set_config(algorithm, sample_timeout_s=1e-4)
-        with pytest.raises(EngineError, match="no env runner returned a debate within sample_timeout_s=0.0001 s"):
-            algorithm.train()
-        kill(algorithm, 2)  # whose sample would be waited for
-        algorithm.stop()
-
-
 def test_more_env_runners_than_questions_are_refused():
     with pytest.raises(ConfigError, match="num_env_runners is 2: 1 of them own no question"):
-        config(questions=1).env_runners(num_env_runners=2).build_algo()
+        short_config(questions=1).env_runners(num_env_runners=2).build_algo()

@@ -12,7 +12,6 @@ from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.algorithms.meta_policy_rl_module import MetaPolicyRLModule
 from mpdf_rllib.algorithms.softrankpo import POLICY, SoftRankPO, SoftRankPOConfig
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
-from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
 from mpdf_rllib.envs.features import FEATURES, IS_TARGET
 from mpdf_rllib.errors import TrainingError
 
@@ -377,45 +376,3 @@ def test_training_that_diverges_ends_with_one_clear_error():
     with pytest.raises(TrainingError, match=r"iteration 1: the loss of meta_policy is nan; lower lr, now 1e\+30"):
         algorithm.train()
     algorithm.stop()
-
-
-class TestConfig:
-    @pytest.mark.parametrize("dim", [8, 24])
-    def test_the_model_config_shapes_the_network(self, dim):
-        module = DeliberationEnvRunner(config=config().rl_module(model_config={"dim": dim, "heads": 4})).module[POLICY]
-        assert module.policy.query.out_features == dim
-        assert module.policy.attention.num_heads == 4
-
-    @pytest.mark.parametrize(
-        ("name", "value"),
-        [
-            ("tau", 0),
-            ("tau", float("nan")),
-            ("beta", -0.5),
-            ("entropy_coeff", -0.1),
-            ("warm_start_iterations", -1),
-            ("warm_start_iterations", 1.5),  # no iteration is the one at whose start the reference would be frozen
-            ("weight_decay", -1e-3),
-            ("static_corpus", "no"),
-            ("tau", "0.5"),
-        ],
-    )
-    def test_a_value_out_of_range_is_refused_by_name(self, name, value):
-        with pytest.raises(ValueError, match=rf"{name} is {value!r}; it must be"):
-            config().training(**{name: value}).validate()
-
-    def test_an_unknown_objective_is_refused_with_those_there_are(self):
-        with pytest.raises(ValueError, match="objective is 'eq3'; it must be one of rank_matching, log_policy"):
-            config().training(objective="eq3").validate()
-
-    @pytest.mark.parametrize(("name", "nearest"), [("tua", "tau"), ("entropy_coef", "entropy_coeff"), ("lrr", "lr")])
-    def test_trap_9_an_unknown_setting_is_refused_with_the_nearest_known_one(self, name, nearest):
-        with pytest.raises(ValueError, match=f"{name}: unknown setting of SoftRankPOConfig; did you mean {nearest}"):
-            config().update_from_dict({name: 1.0}).validate()
-
-    def test_fragments_of_debates_are_refused(self):
-        with pytest.raises(ValueError, match="batch_mode is 'truncate_episodes'.*'complete_episodes'"):
-            config().env_runners(batch_mode="truncate_episodes").validate()
-
-    def test_the_defaults_are_valid(self):
-        SoftRankPOConfig().environment(DeliberationEnv, env_config=debate_config()).validate()

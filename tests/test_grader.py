@@ -1,0 +1,146 @@
+"""math-verify in processes of its own, within bounds."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from process_fixtures import REPOSITORY, cpu_seconds
+
+from mpdf_rllib.questions import Question, checking, parse_answer
+from mpdf_rllib.questions import grader as grader_module
+from mpdf_rllib.questions.grader import Grader
+from mpdf_rllib.questions.grader_process import CALLS, CPU_SECONDS, MEMORY
+
+HANG = "9^{9^{9^{9}}}"
+"""Keeps sympy busy for ever."""
+
+
+@pytest.fixture
+def grader():
+    grader = Grader()
+    assert grader.call("value", "2") == 2
+    yield grader
+    grader.close()
+
+
+def test_what_hangs_is_ended_and_another_process_goes_on(grader):
+    before = cpu_seconds()
+    first = grader._process.pid
+    assert grader.call("value", HANG) is None
+    assert cpu_seconds() - before < 2 * CPU_SECONDS
+    assert grader.call("equal", "x+1", "1+x") is True
+    assert grader._process.pid != first
+
+
+def test_what_hangs_without_computing_is_ended_but_not_what_waits_for_a_call(tmp_path, monkeypatch):
+    program, calls = tmp_path / "program.py", tmp_path / "calls"
+    program.write_text(f"""
+import sys, time
+sys.path.insert(0, {str(REPOSITORY)!r})
+from mpdf_rllib.questions import grader_process
+
+def value(seconds):
+    with open({str(calls)!r}, "a") as file:
+        print(seconds, file=file)
+    time.sleep(float(seconds))
+    return 1
+
+grader_process.value, grader_process.SECONDS = value, 5
+grader_process.main()
+""")
+    monkeypatch.setattr(grader_module, "_PROGRAM", program)
+    with contextlib.closing(Grader()) as waiting, contextlib.closing(Grader()) as hanging:
+        assert waiting.call("value", "0") == 1
+        assert hanging.call("value", "60") is None
+        assert waiting.call("value", "0") == 1
+    assert calls.read_text().split() == ["0", "60", "0"]
+
+
+def test_its_memory_is_bounded(grader):
+    limits = Path(f"/proc/{grader._process.pid}/limits").read_text()
+    [line] = [line for line in limits.splitlines() if line.startswith("Max address space")]
+    assert int(line.split()[3]) == MEMORY <= 2**30
+
+
+def test_a_process_that_was_killed_is_no_verdict(grader):
+    os.kill(grader._process.pid, signal.SIGKILL)
+    assert grader.call("equal", "x+1", "1+x") is True
+    second = grader._process.pid
+    os.kill(second, signal.SIGINT)  # as Ctrl-C does to all processes of a terminal
+    assert grader.call("equal", "x+1", "1+x") is True
+    assert grader._process.pid == second
+
+
+def test_a_process_is_replaced_after_its_calls(grader):
+    first = grader._process.pid
+    assert [grader.call("value", str(n)) for n in range(CALLS + 10)] == list(range(CALLS + 10))
+    assert grader._process.pid != first
+
+
+def test_ctrl_c_leaves_no_reply_for_the_next_call(grader):
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            grader.call("value", HANG)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert grader.call("value", "7") == 7
+
+
+def test_the_event_loop_goes_on_and_one_questions_calls_keep_their_order():
+    question = Question("q", "?", "1", "expression", "generic")
+    done, ticks = [], []
+
+    def take(name: str, text: str) -> str | None:
+        assert threading.current_thread() is not threading.main_thread()
+        done.append((name, text))
+        return parse_answer(text, "expression").canonical
+
+    async def tick():
+        while True:
+            ticks.append(time.monotonic())
+            await asyncio.sleep(0.01)
+
+    async def grade():
+        ticking = asyncio.ensure_future(tick())
+        slow = f"\\boxed{{{'+'.join(f'y^{{{n}}}' for n in range(60))}}}"
+        texts = [slow, "\\boxed{y+1}", "\\boxed{y+2}"]
+        results = await asyncio.gather(*(checking(question, take, "q", text) for text in texts))
+        ticking.cancel()
+        assert results == [slow, "\\boxed{y+1}", "\\boxed{y+2}"]
+        assert done == [("q", text) for text in texts]
+
+    asyncio.run(grade())
+    assert len(ticks) > 10
+
+
+@pytest.mark.parametrize("work", ["'2'", f"'{HANG}'"], ids=["waiting", "computing"])
+def test_it_ends_with_its_owner(work):
+    program = f"""
+import os, threading, time
+from mpdf_rllib.questions.grader import Grader
+grader = Grader()
+grader.call("value", "2")
+print(grader._process.pid, flush=True)
+grader.call("value", {work})
+time.sleep(60)
+"""
+    owner = subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    pid = int(owner.stdout.readline())
+    owner.kill()
+    owner.communicate()
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
