@@ -216,16 +216,10 @@ def test_a_project_with_packages_of_the_same_names_is_not_disturbed(way: Way, tm
     assert result.stdout.strip() == f"the user|the user|{way.package / 'envs' / 'debate.py'}"
 
 
-def test_an_editable_installs_commands_run_in_any_folder(editable: Way, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["installed", "editable"], indirect=True)
+def test_the_installed_package_trains_in_any_folder(way: Way, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
-    result = run(editable.python, "-m", "mpdf_rllib.train", "--config", "tiny.yaml", "--dry-run", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert f"run_folder: {tmp_path / 'runs' / 'tiny'}" in result.stdout
-
-
-def test_the_installed_wheel_trains(installed: Way, tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    result = run(installed.python, "-m", "mpdf_rllib.train", "--config", "tiny.yaml", cwd=tmp_path)
+    result = run(way.python, "-m", "mpdf_rllib.train", "--config", "tiny.yaml", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "SoftRankPO, paper's credit" in result.stdout
     assert (tmp_path / "runs" / "tiny" / "results.parquet").exists()
