@@ -11,7 +11,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
 from unittest import mock
 
@@ -127,7 +126,7 @@ def bench_update(debates: int = 300, updates: int = 10) -> tuple[float, float]:
     episodes = softrankpo.env_runner.sample()
     with tempfile.TemporaryDirectory() as checkpoint:
         softrankpo.save_to_path(checkpoint)
-        config = ppo_config(Path(checkpoint)).environment(DeliberationEnv, env_config=softrankpo.config.env_config)
+        config = ppo_config(checkpoint).environment(DeliberationEnv, env_config=softrankpo.config.env_config)
         ppo = config.env_runners(num_envs_per_env_runner=1).build_algo()
     seconds: dict[Algorithm, list[float]] = {softrankpo: [], ppo: []}
     for _ in range(updates):

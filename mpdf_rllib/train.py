@@ -91,26 +91,8 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
     space = algorithm_config(config, env_config).debugging(seed=tune.grid_search(list(range(config.seeds))))
 
     _start_ray()
-    folder = config.run_path / run_folder.TUNE
     with run_folder.writing(config.run_path):
-        goes_on = run_folder.has_trials(config.run_path)
-    if goes_on:
-        tuner = tune.Tuner.restore(str(folder), SoftRankPO, resume_errored=True, param_space=space)
-    else:
-        run_config = tune.RunConfig(
-            name=run_folder.TUNE,
-            storage_path=str(config.run_path),
-            stop={"training_iteration": iterations},
-            # All are kept: what was last saved of the trials, which a killed run goes on from, may name an earlier one.
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=2, checkpoint_at_end=True),
-            callbacks=[_TrialProgress(len(credits) * config.seeds * iterations)],
-            verbose=0,
-        )
-        tune_config = tune.TuneConfig(trial_name_creator=_trial_name, trial_dirname_creator=_trial_name)
-        with run_folder.writing(config.run_path):
-            tuner = tune.Tuner(SoftRankPO, param_space=space, run_config=run_config, tune_config=tune_config)
-    with run_folder.writing(config.run_path):
-        trials = _run(tuner)
+        trials = _run(_tuner(config, space, iterations))
     if any((trial.metrics or {}).get("training_iteration", 0) < iterations for trial in trials):
         raise KeyboardInterrupt  # the Tuner stops gracefully at the first Ctrl-C
 
@@ -120,6 +102,24 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
         for kind in settings.credits
     }
     run_folder.write_checkpoints(config.run_path, checkpoints)
+
+
+def _tuner(config: ExperimentConfig, space: SoftRankPOConfig, iterations: int) -> tune.Tuner:
+    """Of all trials: the one that an interrupted run saved, or a new one."""
+    folder = config.run_path / run_folder.TUNE
+    if run_folder.has_trials(config.run_path):
+        return tune.Tuner.restore(str(folder), SoftRankPO, resume_errored=True, param_space=space)
+    run_config = tune.RunConfig(
+        name=run_folder.TUNE,
+        storage_path=str(config.run_path),
+        stop={"training_iteration": iterations},
+        # All are kept: what was last saved of the trials, which a killed run goes on from, may name an earlier one.
+        checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=2, checkpoint_at_end=True),
+        callbacks=[_TrialProgress(len(config.algorithm.credits) * config.seeds * iterations)],
+        verbose=0,
+    )
+    tune_config = tune.TuneConfig(trial_name_creator=_trial_name, trial_dirname_creator=_trial_name)
+    return tune.Tuner(SoftRankPO, param_space=space, run_config=run_config, tune_config=tune_config)
 
 
 def _run(tuner: tune.Tuner) -> tune.ResultGrid:

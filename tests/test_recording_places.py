@@ -10,10 +10,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from recording_fixtures import echo, make_request, record, replay, requests_of
 
-from mpdf_rllib.engine import (
-    RecordingEngine,
-    run,
-)
+from mpdf_rllib.engine import RecordingEngine, run
 from mpdf_rllib.engine.scripted import ScriptedEngine
 from mpdf_rllib.errors import ConfigError, DataError
 
