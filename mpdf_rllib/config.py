@@ -1,6 +1,5 @@
 """The config of an experiment: one schema that all commands read, and tuned_examples/ are written in."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +8,7 @@ import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mpdf_rllib.engine import Engine, RecordingEngine
+from mpdf_rllib.engine.config import EngineConfig, VLLMConfig
 from mpdf_rllib.engine.time_limit import TimeLimitedEngine
 from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.envs.debate_batch import Concede
@@ -53,26 +53,6 @@ class TeamConfig(Section):
                 "lower team.rounds, agents or refine_samples, or let the author refine"
             )
         return self
-
-
-class EngineConfig(Section):
-    """What runs the model."""
-
-    kind: Literal["vllm", "scripted"] = "vllm"
-    """vLLM in this process, or a scripted stand-in without a model, for tests alone."""
-    args: dict[str, Any] = {}
-    """vLLM's own engine arguments, by vLLM's names; of the scripted engine, its `delay` in seconds."""
-    timeout_s: Annotated[float, Field(gt=0)] = 1800.0
-    """The engine has hung when it answered nothing for so many seconds, the loading of the model included."""
-
-    @field_validator("args")
-    @classmethod
-    def _are_scripted(cls, args: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if info.data.get("kind") == "scripted" and not all(
-            name == "delay" and isinstance(value, int | float) for name, value in args.items()
-        ):
-            raise ValueError("the scripted engine takes a delay in seconds and nothing else")
-        return args
 
 
 class CreditConfig(Section):
@@ -129,7 +109,7 @@ class ExperimentConfig(Section):
     """Trials a variant, with seeds 0, 1, ..."""
     questions: QuestionsConfig
     team: TeamConfig = TeamConfig()
-    engine: EngineConfig = EngineConfig()
+    engine: EngineConfig = VLLMConfig()
     algorithm: AlgorithmSection = AlgorithmSection()
 
     @field_validator("run_folder")
@@ -152,13 +132,12 @@ class ExperimentConfig(Section):
 
     def resolved(self) -> "ExperimentConfig":
         """The same with all places as absolute paths: trials run in other working directories."""
-        model = Path(self.team.model).expanduser()
-        team = self.team.model_copy(update={"model": str(model.absolute())}) if model.exists() else self.team
+        model = self.engine.resolved_model(self.team.model)
         places = {
             "run_folder": str(self.run_path),
             "recording": self.recording_url,
             "questions": self.questions.resolved(),
-            "team": team,
+            "team": self.team.model_copy(update={"model": model}),
         }
         return self.model_copy(update=places)
 
@@ -178,33 +157,18 @@ class ExperimentConfig(Section):
             ConfigError: The model cannot be found.
         """
         chat = self.team.prompt == "chat"
-        if self.team.prompt == "auto" and self.engine.kind == "vllm":
-            from mpdf_rllib.engine.models import resolve_model
-
-            chat = resolve_model(self.team.model).chat_template
+        if self.team.prompt == "auto":
+            chat = self.engine.renders_chat(self.team.model)
         return Team(chat=chat, **self.team.model_dump(exclude={"model", "prompt"}))
 
     def make_engine(self, replay_only: bool = False) -> RecordingEngine:
         """An engine that replays the recording, and records what it has to make unless it is to replay only."""
-        if self.engine.kind == "scripted":
-            from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
-
-            make_inner: Callable[[], Engine] = partial(ScriptedEngine, answer_like_a_small_model, **self.engine.args)
-            fingerprint = ScriptedEngine.fingerprint
-        else:
-            from mpdf_rllib.engine.models import model_fingerprint
-
-            make_inner, fingerprint = self._make_vllm, model_fingerprint(self.team.model)
 
         def make_limited() -> Engine:
-            return TimeLimitedEngine(make_inner(), self.engine.timeout_s)
+            return TimeLimitedEngine(self.engine.make(self.team.model), self.engine.timeout_s)
 
+        fingerprint = self.engine.fingerprint(self.team.model)
         return RecordingEngine(self.recording_url, fingerprint, None if replay_only else make_limited)
-
-    def _make_vllm(self) -> Engine:
-        from mpdf_rllib.engine.vllm_engine import VLLMEngine
-
-        return VLLMEngine(self.team.model, self.engine.args)
 
     def env_config(self, split: Split = "train", credit: CreditKind = "step") -> dict[str, Any]:
         """The config of a `DeliberationEnv` on the questions of a split."""

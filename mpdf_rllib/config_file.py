@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mpdf_rllib.config import AlgorithmSection, CreditConfig, ExperimentConfig
+from mpdf_rllib.engine.config import KINDS
 from mpdf_rllib.errors import ConfigError
 
 
@@ -61,25 +62,35 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 def _explain(detail: Any) -> str:
     path = [part for part in detail["loc"] if part != "[key]"]
+    kind = path.pop(1) if path[0] == "engine" and len(path) > 1 else "vllm"  # pydantic names the section by its kind
     key = ".".join(map(str, path))
     if detail["type"] == "extra_forbidden":
-        known = list(_section_at(path[:-1]).model_fields)
+        known = list(_section_at(path[:-1], kind).model_fields)
         nearest = difflib.get_close_matches(str(path[-1]), known, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
     if detail["type"] == "missing":
         return f"{key}: missing; it has no default"
+    if detail["type"] == "union_tag_invalid":
+        return f"engine.kind: {detail['ctx']['tag']!r}: known: {', '.join(KINDS)}"
     message = detail["msg"][:1].lower() + detail["msg"][1:]
     if detail["type"] in ("dict_type", "model_type"):
         message = "give keys and values"
     elif detail["type"] == "value_error":  # one of ours
         message = detail["ctx"]["error"]
+    if key == "engine.api_key_env":  # its value may be the key
+        return f"{key}: it is not the name of an environment variable; put the key into one and give its name"
+    if key == "engine.url" and "@" in str(detail["input"]):
+        return f"{key}: {message}"
     return f"{key}: {detail['input']!r:.100}: {message}"
 
 
-def _section_at(path: list[Any]) -> type[BaseModel]:
+def _section_at(path: list[Any], engine: str) -> type[BaseModel]:
     section: type[BaseModel] = ExperimentConfig
     for part in path:
+        if part == "engine":
+            section = KINDS[engine]
+            continue
         if section is AlgorithmSection and part == "credits":
             return CreditConfig
         annotation = section.model_fields[part].annotation

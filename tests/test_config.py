@@ -79,6 +79,11 @@ def test_the_settings_of_the_algorithm_reach_rllib(file):
     assert {name: config[name] for name in changed} == changed
 
 
+@pytest.mark.parametrize("setting", ["url: 'http://user:sk-1@host/v1'", "url: 'http://host/v1', api_key_env: sk-1"])
+def test_a_key_in_the_config_is_refused_without_being_shown(file, setting):
+    assert "sk-1" not in complaint(file, f"engine={{kind: endpoint, {setting}}}")
+
+
 def test_what_is_not_said_has_its_default(file):
     config = load_config(file)
     assert (config.seeds, config.team.agents, config.team.rounds) == (5, 3, 3)
@@ -144,8 +149,16 @@ def test_overrides_have_the_types_of_yaml(file):
         ("questions.seed=-1", "questions.seed: -1"),
         ("team.rounds=9", "team.rounds: 9"),
         ("run_folder=s3://bucket/run", "only the recording may be a URL"),
-        ("engine.args.dealy=1", "engine.args: {'dealy': 1}"),
-        ("engine.args.delay=long", "engine.args: {'delay': 'long'}"),
+        ("engine.args.dealy=1", "engine.args.dealy: unknown key; did you mean delay?"),
+        ("engine.args.delay=long", "engine.args.delay: 'long'"),
+        ("engine={kind: gpt}", "engine.kind: 'gpt': known: vllm, serve, endpoint, scripted"),
+        ("engine={kind: serve, replica: 2}", "engine.replica: unknown key; did you mean replicas?"),
+        ("engine={kind: serve, replicas: {min: 2, max: 1}}", "min 2 is more than max 1"),
+        ("engine={kind: endpoint}", "engine.url: missing"),
+        ("engine={kind: endpoint, url: localhost}", "engine.url: 'localhost': give the server's base URL"),
+        ("engine={kind: endpoint, url: 'http://key@host/v1'}", "keep keys out of it"),
+        ("engine={kind: endpoint, url: 'http://host/v1', args: {}}", "engine.args: unknown key"),
+        ("engine={kind: endpoint, url: 'http://host/v1', api_key: sk-1}", "did you mean api_key_env?"),
         ("algorithm.credits={}", "algorithm.credits: {}"),
         ("questions.families=[addition, division]", "questions.families.1: 'division'"),
         ("questions.families=[]", "questions.families: []"),

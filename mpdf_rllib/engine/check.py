@@ -34,7 +34,7 @@ def _length_fault(request: GenerationRequest, generation: Generation) -> str | N
     if len(generation.word_logprobs) != len(request.score_words):
         return f"{len(generation.word_logprobs)} log-probabilities for {len(request.score_words)} score words"
     lengths = {
-        "token_ids": len(generation.token_ids),
+        "token_ids": len(generation.token_ids or generation.logprobs),
         "logprobs": len(generation.logprobs),
         "token_ends": len(generation.token_ends),
         "generated_tokens": generation.generated_tokens,

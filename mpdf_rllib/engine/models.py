@@ -80,6 +80,11 @@ def model_fingerprint(name: str) -> str:
     return _folder_fingerprint(_folder(name))
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether the name is neither the packaged model's nor a local folder's."""
+    return name != PACKAGED_MODEL and not Path(name).expanduser().exists()
+
+
 def _folder(name: str) -> Path:
     path = Path(name).expanduser()
     if path.exists():

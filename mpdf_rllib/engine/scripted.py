@@ -1,6 +1,7 @@
-"""An engine that answers from a function: for unit tests only."""
+"""An engine that answers from a function: for tests, and for measuring everything else."""
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -11,7 +12,7 @@ from mpdf_rllib.engine.types import Generation, GenerationRequest
 
 
 class ScriptedEngine:
-    """Answers each request with what a function says, for unit tests only.
+    """Answers each request with what a function says, without any model.
 
     Attributes:
         requests: How many requests were made.
@@ -20,18 +21,25 @@ class ScriptedEngine:
 
     fingerprint = "scripted"
 
-    def __init__(self, respond: Callable[[GenerationRequest], str | Generation], delay: float = 0.0) -> None:
+    def __init__(
+        self,
+        respond: Callable[[GenerationRequest], str | Generation],
+        delay: float = 0.0,
+        max_num_seqs: int | None = None,
+    ) -> None:
         """Makes an engine that has nothing to load.
 
         Args:
             respond: Gives the generation, or just its text: then one token a word, each of log-probability -0.5.
                 For a scoring request a text gives each word the log-probability -1.
             delay: Seconds until a request is answered.
+            max_num_seqs: Requests that are answered at once, at least 1; all by default.
         """
         self.requests = 0
         self.peak_in_flight = 0
         self._respond = respond
         self._delay = delay
+        self._slots = asyncio.Semaphore(max_num_seqs) if max_num_seqs else contextlib.nullcontext()
         self._in_flight = 0
 
     async def generate(self, request: GenerationRequest) -> Generation:
@@ -40,7 +48,8 @@ class ScriptedEngine:
         self._in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self._in_flight)
         try:
-            await asyncio.sleep(self._delay)
+            async with self._slots:
+                await asyncio.sleep(self._delay)
             answer = self._respond(request)
         finally:
             self._in_flight -= 1

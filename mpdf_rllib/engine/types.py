@@ -80,10 +80,11 @@ class Generation:
 
     Attributes:
         text: Generated text without the stop string; empty for a scoring request.
-        token_ids: Ids of the generated tokens, the ones that spelled the stop string included.
-        logprobs: Natural log-probability of each of them under the model, at most 0; as long as `token_ids`.
+        token_ids: Ids of the generated tokens, the ones that spelled the stop string included; empty where a server
+            does not tell them.
+        logprobs: Natural log-probability of each of these tokens under the model, at most 0.
         token_ends: Where in `text` each token ends (characters, non-decreasing, at most len(text)); as long as
-            `token_ids`.
+            `logprobs`.
         finish_reason: "stop", "length", or "score" for a scoring request.
         prompt_tokens: Length of the prompt in tokens.
         cached_tokens: How many of them came from the prefix cache, 0 to `prompt_tokens`.

@@ -22,20 +22,20 @@ from mpdf_rllib.errors import ConfigError, EngineError
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
-_SMALL_MACHINE_CORES = 4
-_ENVIRONMENT = {
+SMALL_MACHINE_CORES = 4
+ENVIRONMENT = {
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "3600",
 }
-_DEFAULTS: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "disable_log_stats": True,
     "enable_prefix_caching": True,
     "use_tqdm_on_load": False,
 }
-_CPU_DEFAULTS: dict[str, Any] = {
+CPU_DEFAULTS: dict[str, Any] = {
     "block_size": 32,
     "dtype": "bfloat16",
     "enforce_eager": True,
@@ -135,9 +135,9 @@ class VLLMEngine:
             return self._load_alone()
 
     def _load_alone(self) -> "AsyncLLM":
-        for name, value in _ENVIRONMENT.items():
+        for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        if len(os.sched_getaffinity(0)) <= _SMALL_MACHINE_CORES:
+        if len(os.sched_getaffinity(0)) <= SMALL_MACHINE_CORES:
             os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")  # vLLM keeps one for its scheduler otherwise
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs
@@ -150,7 +150,7 @@ class VLLMEngine:
             ) from error
         _check_names(self._args, {field.name for field in dataclasses.fields(AsyncEngineArgs)} - {"model"})
         model = resolve_model(self._model)
-        defaults = _DEFAULTS | (_CPU_DEFAULTS if current_platform.is_cpu() else {})
+        defaults = DEFAULTS | (CPU_DEFAULTS if current_platform.is_cpu() else {})
         try:
             config = AsyncEngineArgs(model=model.path, **defaults | self._args).create_engine_config()
         except (ValueError, TypeError) as error:

@@ -51,11 +51,16 @@ async def ask(llm: "AsyncLLM", request: GenerationRequest) -> Generation:
     return _scored(final, words) if words else _generated(final, set(tokenizer.all_special_ids))
 
 
+def without_template(turns: tuple[Message, ...]) -> str:
+    """Chat turns as a model without a chat template reads them."""
+    return "\n\n".join(content for _, content in turns)
+
+
 def _rendered(tokenizer: Any, prompt: str | tuple[Message, ...]) -> Any:
     if isinstance(prompt, str):
         return {"prompt": prompt}
     if not tokenizer.chat_template:
-        return {"prompt": "\n\n".join(content for _, content in prompt)}
+        return {"prompt": without_template(prompt)}
     messages = [{"role": role, "content": content} for role, content in prompt]
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
     return {"prompt_token_ids": ids}

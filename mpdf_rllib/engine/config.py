@@ -1,0 +1,182 @@
+"""The part of the config that says what runs the model: one section a kind, each of which makes its engine."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from mpdf_rllib.engine.types import Engine
+from mpdf_rllib.section import Section
+
+_ENVIRONMENT_VARIABLE = r"^[A-Za-z_]\w*$"
+
+
+class _EngineSection(Section):
+    timeout_s: Annotated[float, Field(gt=0)] = 1800.0
+    """The engine has hung when it answered nothing for so many seconds, the loading of the model included."""
+
+    def fingerprint(self, model: str) -> str:
+        """What identifies the model's generations in a recording."""
+        from mpdf_rllib.engine.models import model_fingerprint
+
+        return model_fingerprint(model)
+
+    def resolved_model(self, model: str) -> str:
+        """The model's name in any working directory."""
+        path = Path(model).expanduser()
+        return str(path.absolute()) if path.exists() else model
+
+    def renders_chat(self, model: str) -> bool:
+        """Whether the model takes chat turns."""
+        from mpdf_rllib.engine.models import resolve_model
+
+        return resolve_model(model).chat_template
+
+
+class VLLMConfig(_EngineSection):
+    """vLLM in this process."""
+
+    kind: Literal["vllm"] = "vllm"
+    args: dict[str, Any] = {}
+    """vLLM's own engine arguments, by vLLM's names."""
+
+    def make(self, model: str) -> Engine:
+        """The engine."""
+        from mpdf_rllib.engine.vllm_engine import VLLMEngine
+
+        return VLLMEngine(model, self.args)
+
+
+class ReplicasConfig(Section):
+    """Bounds within which Ray Serve follows the load; 0 at least frees the accelerators of an idle model."""
+
+    min: Annotated[int, Field(ge=0)] = 1
+    max: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _are_ordered(self) -> "ReplicasConfig":
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is more than max {self.max}")
+        return self
+
+
+class ServeConfig(_EngineSection):
+    """One Ray Serve LLM application, started or found, that all processes share."""
+
+    kind: Literal["serve"]
+    args: dict[str, Any] = {}
+    """vLLM's own engine arguments, by vLLM's names."""
+    replicas: Annotated[int, Field(ge=1)] | ReplicasConfig = 1
+    """Copies of each model, or bounds for Serve to follow the load."""
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
+    """GPUs of a replica."""
+    accelerator: str | None = None
+    """"cpu", or Ray's name of a type of GPU; any GPU by default, the CPU where the cluster has none."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Of Serve's HTTP proxy where this run starts Serve."""
+    concurrency: Annotated[int, Field(ge=1)] = 256
+    """Requests that one process has in flight at most."""
+
+    def make(self, model: str) -> Engine:
+        """The engine."""
+        from mpdf_rllib.engine.serve_engine import ServeEngine
+
+        return ServeEngine(model, self)
+
+
+class EndpointConfig(_EngineSection):
+    """An OpenAI-compatible server."""
+
+    kind: Literal["endpoint"]
+    url: str
+    """Its base URL, as in http://127.0.0.1:8000/v1; `team.model` is the model's name there."""
+    api_key_env: Annotated[str, Field(pattern=_ENVIRONMENT_VARIABLE)] | None = None
+    """The environment variable that holds the key, in every process that asks; none is sent by default."""
+    concurrency: Annotated[int, Field(ge=1)] = 64
+    """Requests that one process has in flight at most."""
+    request_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """A request that is not answered within so many seconds is asked again."""
+    retries: Annotated[int, Field(ge=0)] = 8
+    """How often a request is asked again; the waits double from 0.5 to 8 s, or are what the server asks for."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_plain(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("give the server's base URL, such as http://127.0.0.1:8000/v1")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("keep keys out of it: name the environment variable that holds one in engine.api_key_env")
+        return url
+
+    def fingerprint(self, model: str) -> str:
+        """The model's name on the server: its weights are not seen."""
+        return f"endpoint:{model}"
+
+    def resolved_model(self, model: str) -> str:
+        """The model's name on the server."""
+        return model
+
+    def renders_chat(self, model: str) -> bool:
+        """Chat turns are what such servers are for."""
+        return True
+
+    def make(self, model: str) -> Engine:
+        """The engine."""
+        from mpdf_rllib.engine.endpoint_engine import EndpointEngine
+
+        settings = self.model_dump(exclude={"kind", "timeout_s"})
+        return EndpointEngine(self.fingerprint(model), model, **settings)
+
+
+class ScriptedArguments(Section):
+    """How slow the scripted engine is."""
+
+    delay: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds until a request is answered."""
+    max_num_seqs: Annotated[int, Field(ge=1)] | None = None
+    """Requests that are answered at once; all by default."""
+
+
+class ScriptedConfig(_EngineSection):
+    """A stand-in without a model, for tests and for measuring everything else."""
+
+    kind: Literal["scripted"]
+    args: ScriptedArguments = ScriptedArguments()
+
+    def fingerprint(self, model: str) -> str:
+        """It has no weights."""
+        return "scripted"
+
+    def renders_chat(self, model: str) -> bool:
+        """It reads plain text."""
+        return False
+
+    def make(self, model: str) -> Engine:
+        """The engine."""
+        from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
+
+        return ScriptedEngine(answer_like_a_small_model, **self.args.model_dump())
+
+
+KINDS: dict[str, type[Section]] = {
+    "vllm": VLLMConfig,
+    "serve": ServeConfig,
+    "endpoint": EndpointConfig,
+    "scripted": ScriptedConfig,
+}
+
+
+def _kind(section: Any) -> Any:
+    return section.get("kind", "vllm") if isinstance(section, dict) else getattr(section, "kind", None)
+
+
+EngineConfig = Annotated[
+    Annotated[VLLMConfig, Tag("vllm")]
+    | Annotated[ServeConfig, Tag("serve")]
+    | Annotated[EndpointConfig, Tag("endpoint")]
+    | Annotated[ScriptedConfig, Tag("scripted")],
+    Discriminator(_kind),
+]
+"""Any of them, by their `kind`; vLLM in this process where none is given."""

@@ -1,0 +1,152 @@
+"""Any OpenAI-compatible server, through the official client."""
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from mpdf_rllib.engine.endpoint_requests import Garbage, ask, first_token, not_scored
+from mpdf_rllib.engine.types import Generation, GenerationRequest
+from mpdf_rllib.errors import ConfigError, DataError, EngineError, MPDFError
+
+if TYPE_CHECKING:
+    from openai import OpenAIError
+
+_ATTEMPTS = 3
+_REFUSED_KEY = (401, 403)
+_NOT_FOUND = 404
+_RETRIED = (408, 409, 429)
+_SERVER_ERROR = 500
+
+
+class EndpointEngine:
+    """A model behind an OpenAI-compatible server.
+
+    The client keeps its connections and asks again, with growing waits or after the server's Retry-After, what fails on
+    its way: no connection, no answer in time, status 408, 409, 429 or 5xx. What is no answer is asked again too. All
+    requests are to be made from one event loop.
+
+    Attributes:
+        fingerprint: Of the model's generations.
+    """
+
+    def __init__(
+        self,
+        fingerprint: str,
+        model: str,
+        url: str,
+        api_key_env: str | None = None,
+        concurrency: int = 64,
+        request_timeout_s: float = 600.0,
+        retries: int = 8,
+    ) -> None:
+        """Connects to nothing yet.
+
+        Args:
+            fingerprint: Of the model's generations.
+            model: Its name on the server.
+            url: The server's base URL, such as http://127.0.0.1:8000/v1.
+            api_key_env: Environment variable that holds the key, which is kept nowhere else; None where none is asked.
+            concurrency: Requests in flight at most, at least 1.
+            request_timeout_s: Seconds until a request that is not answered is asked again.
+            retries: How often a request is asked again.
+
+        Raises:
+            ConfigError: The environment variable is not set.
+        """
+        from openai import AsyncOpenAI
+
+        self.fingerprint = fingerprint
+        self._model = model
+        self._url = url
+        self._api_key_env = api_key_env
+        self._key = os.environ.get(api_key_env, "") if api_key_env else "none"
+        if not self._key:
+            raise ConfigError(
+                f"engine.api_key_env: the environment variable {api_key_env} is not set; put the key of {url} into it, "
+                "in the environment of every process that asks."
+            )
+        self._client = AsyncOpenAI(api_key=self._key, base_url=url, timeout=request_timeout_s, max_retries=retries)
+        self._slots = asyncio.Semaphore(concurrency)
+        self._words: dict[str, asyncio.Task[int]] = {}
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Answers one request.
+
+        Raises:
+            ConfigError: The server refuses the key, does not know the model, or lacks what is asked for; or two score
+                words start alike.
+            DataError: The server refuses the prompt.
+            EngineError: It could not be reached, or failed, or answered what is no answer, more often than is allowed.
+        """
+        from openai import OpenAIError
+
+        async with self._slots:
+            failure: Exception | None = None
+            for _ in range(_ATTEMPTS):
+                try:
+                    return await ask(self._client, self._model, request, await self._word_ids(request.score_words))
+                except Garbage as error:
+                    failure = error
+                except OpenAIError as error:
+                    # Not as its cause, which holds the request with its headers, and what the server said of them.
+                    raise self._explained(request, error) from None
+            raise EngineError(
+                f"{self._failed(request)} it answered {_ATTEMPTS} times what is no answer, at last "
+                f"{self._without_key(str(failure))}. What was answered before is recorded: the same command goes on "
+                "there. Check that engine.url is the base URL of an OpenAI-compatible server."
+            )
+
+    async def close(self) -> None:
+        """Closes all connections. Idempotent."""
+        await self._client.close()
+
+    async def _word_ids(self, words: tuple[str, ...]) -> list[int]:
+        ids = [await self._word_id(word) for word in words]
+        if len(set(ids)) < len(ids):
+            raise ConfigError(f"score words {words} do not differ in their first tokens for this model: choose others.")
+        return ids
+
+    async def _word_id(self, word: str) -> int:
+        task = self._words.get(word)
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            task = self._words[word] = asyncio.ensure_future(first_token(self._client, self._model, word))
+        return await asyncio.shield(task)
+
+    def _explained(self, request: GenerationRequest, error: "OpenAIError") -> MPDFError:
+        from openai import APIStatusError
+
+        if not isinstance(error, APIStatusError):
+            return EngineError(
+                f"{self._failed(request)} {error} ({error.__cause__!r:.100}). It was asked again as often as "
+                "engine.retries allows. What was answered before is recorded: the same command goes on there."
+            )
+        said = self._without_key(error.message)
+        if error.status_code in _REFUSED_KEY:
+            key = f"the key in {self._api_key_env}" if self._api_key_env else "a request without a key"
+            return ConfigError(f"engine.url: {self._url} refused {key} ({said}). Set engine.api_key_env and the key.")
+        if error.status_code == _NOT_FOUND:
+            return ConfigError(
+                f"team.model: {self._url} does not know {self._model!r} ({said}). Give the name of a model that "
+                "it serves as team.model, and its base URL, which mostly ends in /v1, as engine.url."
+            )
+        if error.status_code in _RETRIED or error.status_code >= _SERVER_ERROR:
+            return EngineError(
+                f"{self._failed(request)} {said}. It was asked again as often as engine.retries and its Retry-After "
+                "allow. What was answered before is recorded: the same command goes on there. Lower "
+                "engine.concurrency where it is the server's limit."
+            )
+        return self._refused(request, said)
+
+    def _refused(self, request: GenerationRequest, said: str) -> MPDFError:
+        if request.score_words and "token_ids" in said:
+            return not_scored(self._model)
+        return DataError(
+            f"Question {request.position.question!r}: {self._url} refuses its prompt or the team's sampling "
+            f"({said}). Shorten the prompt or the question, or take a model of a longer context."
+        )
+
+    def _failed(self, request: GenerationRequest) -> str:
+        return f"The server {self._url} failed on question {request.position.question!r}:"
+
+    def _without_key(self, said: str) -> str:
+        return said.replace(self._key, "***") if self._api_key_env else said

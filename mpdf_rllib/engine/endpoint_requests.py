@@ -1,0 +1,167 @@
+"""What an OpenAI-compatible server is asked, and what it answers, in its own words and in ours."""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mpdf_rllib.engine.types import Generation, GenerationRequest
+from mpdf_rllib.errors import ConfigError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+_ROUNDING = 1e-3
+
+
+class Garbage(Exception):
+    """What a server answered is no answer; asking again may help."""
+
+
+async def ask(client: "AsyncOpenAI", model: str, request: GenerationRequest, words: Sequence[int] = ()) -> Generation:
+    """Puts one request to the server.
+
+    Args:
+        client: The official client, which asks again what failed on its way.
+        model: The model's name on the server.
+        request: What is asked.
+        words: Token ids of the request's score words, from `first_token`.
+
+    Raises:
+        ConfigError: The server gives no log-probabilities, or none of chosen tokens.
+        Garbage: It answered something else.
+        openai.OpenAIError: It refused the request, or was not reached.
+    """
+    answer = await _post(client, model, request, _scoring(words) if words else _sampling(request))
+    try:
+        return _scored(answer, words) if words else _generated(answer)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise Garbage(f"{type(error).__name__} in {json.dumps(answer):.200}") from error
+
+
+async def first_token(client: "AsyncOpenAI", model: str, word: str) -> int:
+    """Id of a word's first token.
+
+    Raises:
+        ConfigError: The server does not tell.
+        Garbage: It answered something else.
+        openai.OpenAIError: It refused the request, or was not reached.
+    """
+    extra = {"return_token_ids": True, "add_special_tokens": False}
+    response = await client.completions.with_raw_response.create(
+        model=model, prompt=word, max_tokens=1, extra_body=extra
+    )
+    answer = _json(response.content)
+    try:
+        ids = answer["choices"][0].get("prompt_token_ids")
+        if ids is None:
+            raise not_scored(model)
+        return int(ids[0])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise Garbage(f"{type(error).__name__} in {json.dumps(answer):.200}") from error
+
+
+def not_scored(model: str) -> ConfigError:
+    """The error where a server cannot score words."""
+    return ConfigError(
+        f"engine.url: the log-probabilities of given words, which the critic of {model!r} needs, are not supported by "
+        "this server, use vLLM 0.29 or newer (`vllm serve`, or engine.kind=serve), or set team.critic=false."
+    )
+
+
+async def _post(client: "AsyncOpenAI", model: str, request: GenerationRequest, settings: dict[str, Any]) -> Any:
+    if isinstance(request.prompt, str):
+        response = await client.completions.with_raw_response.create(
+            model=model, prompt=request.prompt, logprobs=1 if "extra_body" in settings else 0, **settings
+        )
+    else:
+        messages: Any = [{"role": role, "content": content} for role, content in request.prompt]
+        response = await client.chat.completions.with_raw_response.create(
+            model=model, messages=messages, logprobs=True, **settings
+        )
+    return _json(response.content)
+
+
+def _sampling(request: GenerationRequest) -> dict[str, Any]:
+    sampling = request.sampling
+    settings = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+    return settings | ({"stop": list(sampling.stop)} if sampling.stop else {})
+
+
+def _scoring(words: Sequence[int]) -> dict[str, Any]:
+    extra = {"logprob_token_ids": list(words), "return_tokens_as_token_ids": True}
+    return {"max_tokens": 1, "extra_body": extra}
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:  # broken characters, or no JSON
+        raise Garbage(f"{content[:200]!r}") from error
+
+
+def _generated(answer: Any) -> Generation:
+    choice = answer["choices"][0]
+    logprobs = choice.get("logprobs")
+    if not logprobs:
+        raise ConfigError(
+            "engine.url: log-probabilities of the answer's tokens, which agents are told of, are not supported by this "
+            "server, use another server or model, such as one that vLLM serves."
+        )
+    if "message" in choice:
+        text = choice["message"]["content"] or ""
+        tokens = [(entry["token"], entry["logprob"]) for entry in logprobs["content"] or ()]
+    else:
+        text = choice["text"]
+        tokens = list(zip(logprobs["tokens"], logprobs["token_logprobs"], strict=True))
+    ends = itertools.accumulate(len(token) for token, _ in tokens)
+    return Generation(
+        text=text,
+        token_ids=(),
+        logprobs=tuple(_at_most_zero(float(logprob)) for _, logprob in tokens),
+        token_ends=tuple(min(end, len(text)) for end in ends),
+        finish_reason=choice["finish_reason"],
+        generated_tokens=len(tokens),
+        prompt_tokens=_prompt_tokens(answer),
+        cached_tokens=_cached_tokens(answer),
+    )
+
+
+def _scored(answer: Any, words: Sequence[int]) -> Generation:
+    choice = answer["choices"][0]
+    logprobs = choice.get("logprobs") or {}
+    table: Mapping[str, float]
+    if "message" in choice:
+        table = {
+            entry["token"]: entry["logprob"]
+            for token in (logprobs.get("content") or [])[:1]
+            for entry in token["top_logprobs"]
+        }
+    else:
+        table = (logprobs.get("top_logprobs") or [{}])[0]
+    names = [f"token_id:{word}" for word in words]
+    if not all(name in table for name in names):
+        raise not_scored(answer.get("model"))
+    return Generation(
+        text="",
+        token_ids=(),
+        logprobs=(),
+        token_ends=(),
+        finish_reason="score",
+        generated_tokens=0,
+        word_logprobs=tuple(_at_most_zero(float(table[name])) for name in names),
+        prompt_tokens=_prompt_tokens(answer),
+        cached_tokens=_cached_tokens(answer),
+    )
+
+
+def _prompt_tokens(answer: Any) -> int:
+    return int(answer["usage"]["prompt_tokens"])
+
+
+def _cached_tokens(answer: Any) -> int:
+    return int((answer["usage"].get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+
+
+def _at_most_zero(logprob: float) -> float:
+    return 0.0 if 0 < logprob < _ROUNDING else logprob

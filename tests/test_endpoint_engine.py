@@ -1,0 +1,212 @@
+"""The engine for OpenAI-compatible servers: what it asks, what it makes of answers, and its secrets."""
+
+import dataclasses
+import logging
+
+import pytest
+from endpoint_fixtures import MODEL, ScriptedServer, body, half_an_answer, no_answer, status
+from endpoint_fixtures import start_server as start_server
+from recording_fixtures import make_request, requests_of
+
+from mpdf_rllib.engine import Generation, GenerationRequest, RecordingEngine, generate_many, run
+from mpdf_rllib.errors import ConfigError, DataError, EngineError, MPDFError
+
+KEY = "sk-very-secret-0123456789"
+CHAT = (("system", "Answer."), ("user", "2 + 3?"))
+COMPLETION_WORDS, CHAT_WORDS = (" Correct", " Incorrect"), ("Correct", "Incorrect")
+
+
+def ask(server: ScriptedServer, *requests: GenerationRequest, **settings) -> list[Generation]:
+    async def job() -> list[Generation]:
+        engine = server.engine(**settings)
+        try:
+            return await generate_many(engine, requests)
+        finally:
+            await engine.close()
+
+    return run(job())
+
+
+def complaint(kind: type[MPDFError], server: ScriptedServer, request: GenerationRequest, **settings) -> str:
+    with pytest.raises(kind) as error:
+        ask(server, request, **settings)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("prompt", ["2 + 3 =", CHAT], ids=["completion", "chat"])
+def test_an_answer_has_its_text_log_probabilities_and_tokens(server, prompt):
+    (generation,) = ask(server, make_request(prompt=prompt))
+    assert generation == Generation(
+        text=" 4 five",
+        token_ids=(),
+        logprobs=(-0.25, -0.5),
+        token_ends=(2, 7),
+        finish_reason="stop",
+        prompt_tokens=20,
+        cached_tokens=16,
+        generated_tokens=2,
+    )
+    (sent,) = server.bodies
+    assert sent["model"] == MODEL
+    assert sent.get("prompt") == "2 + 3 =" or sent["messages"] == [{"role": r, "content": c} for r, c in CHAT]
+    assert (sent["temperature"], sent["top_p"], sent["max_tokens"], sent["stop"]) == (1.0, 1.0, 14, ["\n"])
+
+
+@pytest.mark.parametrize(
+    "prompt, words", [("Right?", COMPLETION_WORDS), (CHAT, CHAT_WORDS)], ids=["completion", "chat"]
+)
+def test_words_are_scored_by_their_first_tokens_which_the_server_tells_once(server, prompt, words):
+    asked = [make_request(f"q{i}", prompt=prompt, score_words=words) for i in range(5)]
+    first, *others = ask(server, *asked)
+    ids = (11, 12) if words == COMPLETION_WORDS else (21, 22)
+    assert first.word_logprobs == tuple(-word / 8 for word in ids)
+    assert (first.text, first.finish_reason, first.generated_tokens) == ("", "score", 0)
+    assert all(other == first for other in others)
+    assert len(server.bodies) == 2 + 5
+
+
+def test_words_that_start_alike_are_refused(server):
+    assert "do not differ" in complaint(ConfigError, server, make_request(score_words=(" Correct", " Corr")))
+
+
+def test_no_more_requests_are_in_flight_than_allowed_and_connections_are_kept(server):
+    server.delay = 0.02
+    answers = ask(server, *requests_of(60), concurrency=6)
+    assert len(answers) == len(server.bodies) == 60
+    assert server.peak == 6
+    assert len(server.connections) <= 6
+
+
+def test_the_server_says_when_to_ask_again(server):
+    server.faults = [status(429, **{"Retry-After": "1"})]
+    ask(server, make_request())
+    first, second = server.times
+    assert 1.0 <= second - first < 2.0
+
+
+FAULTS = {
+    "429": status(429),
+    "500": status(500),
+    "503": status(503),
+    "a page": body("<html>gateway</html>", "text/html"),
+    "half a JSON": body('{"choices": [{"te'),
+    "another JSON": body('{"object": "list"}'),
+    "no choice": body('{"choices": [], "usage": {}}'),
+    "a gap": body('{"choices": [{"text": "5", "logprobs": {"tokens": ["5"], "token_logprobs": [null]}}]}'),
+    "no UTF-8": body("\udcff\udcfe".encode("utf-8", "surrogateescape").decode("latin-1")),
+    "half an answer": half_an_answer,
+    "no answer": no_answer,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_failure_is_asked_again(server, fault):
+    server.faults = [FAULTS[fault]]
+    (generation,) = ask(server, make_request(), request_timeout_s=0.5)
+    assert generation.text == " 4 five"
+    assert len(server.bodies) == 2
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_failure_that_stays_is_one_error_and_what_was_answered_is_not_asked_again(server, fault, tmp_path):
+    def recorded(requests: list[GenerationRequest]) -> list[Generation]:
+        async def job() -> list[Generation]:
+            engine = RecordingEngine(
+                str(tmp_path), "small", lambda: server.engine(request_timeout_s=0.3, retries=1), flush_seconds=0.01
+            )
+            try:
+                return await generate_many(engine, requests)
+            finally:
+                await engine.close()
+
+        return run(job())
+
+    requests = [dataclasses.replace(request, prompt=f"prompt {i}") for i, request in enumerate(requests_of(8))]
+    recorded(requests[:5])
+    server.always = FAULTS[fault]
+    with pytest.raises(EngineError) as error:
+        recorded(requests)
+    said = str(error.value)
+    assert server.url in said and any(name in said for name in ("'q5'", "'q6'", "'q7'"))
+    assert "the same command goes on there" in said
+    assert len(said) < 700
+
+    server.always = None
+    server.bodies.clear()
+    assert [generation.text for generation in recorded(requests)] == [" 4 five"] * 8
+    assert server.answered() == dict.fromkeys(("prompt 5", "prompt 6", "prompt 7"), 1)
+
+
+def test_a_server_that_is_not_there_is_named(server):
+    server.close()
+    said = complaint(EngineError, server, make_request(), retries=1)
+    assert server.url in said and "Connection error" in said
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_a_refused_key_is_told_without_the_key(server, code, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    server.always = status(code, f"Incorrect API key provided: {KEY}")
+    said = complaint(ConfigError, server, make_request(), api_key_env="TEST_KEY")
+    assert "TEST_KEY" in said and "engine.api_key_env" in said
+    assert KEY not in said and "***" in said
+
+
+def test_the_key_is_sent_and_kept_nowhere(server, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    server.faults = [status(500, KEY)]
+
+    async def job() -> None:
+        engine = RecordingEngine(str(tmp_path), "small", lambda: server.engine(api_key_env="TEST_KEY"))
+        await engine.generate(make_request())
+        await engine.close()
+
+    run(job())
+    assert server.keys == {f"Bearer {KEY}"}
+    assert caplog.records and KEY not in caplog.text
+    (file,) = tmp_path.glob("*.parquet")
+    assert KEY.encode() not in file.read_bytes()
+
+
+def test_the_users_other_keys_are_not_sent(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    ask(server, make_request())
+    assert not any(KEY in key for key in server.keys)
+
+
+def test_a_key_that_is_not_set_is_told(server):
+    said = complaint(ConfigError, server, make_request(), api_key_env="NO_SUCH_KEY")
+    assert "NO_SUCH_KEY is not set" in said
+
+
+def test_an_unknown_model_is_told(server):
+    server.always = status(404, "The model `small` does not exist.")
+    said = complaint(ConfigError, server, make_request())
+    assert "team.model" in said and "'small'" in said and len(server.bodies) == 1
+
+
+def test_a_prompt_that_is_too_long_is_told_with_its_question(server):
+    server.always = status(400, "This model's maximum context length is 8 tokens.")
+    said = complaint(DataError, server, make_request("q7"))
+    assert "'q7'" in said and "maximum context length is 8" in said and len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("lacks", ["return_token_ids", "logprob_token_ids"])
+@pytest.mark.parametrize("prompt, words", [("Right?", COMPLETION_WORDS), (CHAT, CHAT_WORDS)], ids=["text", "chat"])
+def test_a_server_that_cannot_score_words_is_told_what_to_use(server, lacks, prompt, words):
+    server.lacks = {lacks}
+    said = complaint(ConfigError, server, make_request(prompt=prompt, score_words=words))
+    assert "not supported by this server, use vLLM" in said and "team.critic=false" in said
+
+
+def test_a_server_that_refuses_unknown_fields_is_told_what_to_use(server):
+    server.always = status(400, "Unrecognized request argument supplied: return_token_ids")
+    said = complaint(ConfigError, server, make_request(score_words=COMPLETION_WORDS))
+    assert "not supported by this server, use vLLM" in said
+
+
+def test_a_server_without_log_probabilities_is_told_what_to_use(server):
+    server.lacks = {"logprobs"}
+    said = complaint(ConfigError, server, make_request(prompt=CHAT))
+    assert "log-probabilities" in said and "not supported by this server, use" in said
