@@ -8,7 +8,7 @@ import numpy as np
 
 from mpdf_rllib.engine import Engine, run
 from mpdf_rllib.engine.event_loop import finish
-from mpdf_rllib.engine.recording import owner
+from mpdf_rllib.engine.recording_files import owner
 from mpdf_rllib.envs.credit import Calibration, Credit, CreditKind, Policy
 from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.envs.team import Team

@@ -10,7 +10,7 @@ from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.tune.registry import register_env
 
-from mpdf_rllib.engine.recording import owner
+from mpdf_rllib.engine.recording_files import owner
 from mpdf_rllib.envs.debate_session import DebateSession
 from mpdf_rllib.envs.features import HIGH, LOW
 from mpdf_rllib.errors import ConfigError

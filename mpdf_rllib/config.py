@@ -1,5 +1,6 @@
 """The config of an experiment: one schema that all commands read, and tuned_examples/ are written in."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -53,6 +54,16 @@ class TeamConfig(Section):
                 "lower team.rounds, agents or refine_samples, or let the author refine"
             )
         return self
+
+
+class RecordConfig(Section):
+    """How the recording is shared out; see `mpdf_rllib.recording_pipeline`."""
+
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Ray actors that record, each with its own engine where engine.kind is vllm, else all on the shared one."""
+    cpus_per_worker: Annotated[float, Field(ge=0)] = 1
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    """By default what the engine of one takes: of vLLM engine.args.tensor_parallel_size, where there are GPUs."""
 
 
 class CreditConfig(Section):
@@ -110,6 +121,7 @@ class ExperimentConfig(Section):
     questions: QuestionsConfig
     team: TeamConfig = TeamConfig()
     engine: EngineConfig = VLLMConfig()
+    record: RecordConfig = RecordConfig()
     algorithm: AlgorithmSection = AlgorithmSection()
 
     @field_validator("run_folder")
@@ -163,12 +175,18 @@ class ExperimentConfig(Section):
 
     def make_engine(self, replay_only: bool = False) -> RecordingEngine:
         """An engine that replays the recording, and records what it has to make unless it is to replay only."""
+        return self.make_recording(None if replay_only else self.make_inner_engine)
 
-        def make_limited() -> Engine:
-            return TimeLimitedEngine(self.engine.make(self.team.model), self.engine.timeout_s)
-
+    def make_recording(
+        self, make_inner: Callable[[], Engine] | None, shard: tuple[int, int] = (0, 1)
+    ) -> RecordingEngine:
+        """The recording, or a shard of it, with what makes the engine for that which is missing."""
         fingerprint = self.engine.fingerprint(self.team.model)
-        return RecordingEngine(self.recording_url, fingerprint, None if replay_only else make_limited)
+        return RecordingEngine(self.recording_url, fingerprint, make_inner, shard=shard)
+
+    def make_inner_engine(self) -> Engine:
+        """The engine that runs the model."""
+        return TimeLimitedEngine(self.engine.make(self.team.model), self.engine.timeout_s)
 
     def env_config(self, split: Split = "train", credit: CreditKind = "step") -> dict[str, Any]:
         """The config of a `DeliberationEnv` on the questions of a split."""

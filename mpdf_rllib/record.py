@@ -1,121 +1,87 @@
 """`python -m mpdf_rllib.record`: makes every generation that the experiment's debates and baselines can ask for."""
 
 import argparse
-import asyncio
 import dataclasses
 import sys
 import time
-from dataclasses import dataclass
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from mpdf_rllib import cli
+from mpdf_rllib.cluster import start_ray
 from mpdf_rllib.config import ExperimentConfig
-from mpdf_rllib.engine import RecordingEngine, run
-from mpdf_rllib.engine.recording import owner
-from mpdf_rllib.envs.solution_tree import SolutionTree
-from mpdf_rllib.envs.team import Team
-from mpdf_rllib.errors import ConfigError
-
-FRESH_SAMPLES = 6
-"""First answers a question, in the agents' turn, for the votes over more samples; the first N are the trees' roots."""
-
-
-@dataclass(frozen=True)
-class RecordedTrees:
-    """All solutions of an experiment.
-
-    Attributes:
-        train: Trees of the training questions.
-        test: Trees of the held-out questions.
-        fresh: `FRESH_SAMPLES` first answers to each held-out question.
-        made: Generations that the engine made; the others were replayed.
-    """
-
-    train: SolutionTree
-    test: SolutionTree
-    fresh: SolutionTree
-    made: int
+from mpdf_rllib.engine import run
+from mpdf_rllib.engine.recording_files import owner
+from mpdf_rllib.errors import ConfigError, DataError
+from mpdf_rllib.questions import Split
+from mpdf_rllib.recorded_trees import RecordedTrees
 
 
 def record(config: ExperimentConfig, shard: tuple[int, int] = (0, 1)) -> RecordedTrees:
-    """Fills all trees from the recording, and from the engine what is missing there.
+    """Fills all trees from the recording, and has recorded what is missing there.
 
     What was made is read back: where another process recorded the same, the first of the two counts for everybody.
 
     Args:
         config: The experiment.
-        shard: (index, number): only the questions that this shard owns, so that several machines can share the work.
+        shard: (index, number): only the questions that this shard owns, so that several machines without a common Ray
+            cluster can share the work.
 
     Raises:
         ConfigError: The shard owns no question.
-        EngineError: The engine failed; what it made before is recorded.
+        EngineError: The engine failed; what it made before is recorded, but for the last seconds.
     """
-    trees = _filled(config, shard)
-    if made := trees.made:
-        del trees
-        trees = dataclasses.replace(_filled(config, shard, replay_only=True), made=made)
-    return trees
+    trees, missing = _replayed(config, shard)
+    if not any(missing.values()):
+        return trees
+    del trees
+    made = _record_missing(config, missing)
+    trees, missing = _replayed(config, shard)
+    if any(missing.values()):
+        raise DataError(
+            f"The recording {config.recording_url!r} does not hold what was just written: something is missing of "
+            f"{sum(map(len, missing.values()))} questions. Run the same command again; if that does not help, its file "
+            "system hides new files, or another process removes them."
+        )
+    return dataclasses.replace(trees, made=made)
 
 
-def _filled(config: ExperimentConfig, shard: tuple[int, int], replay_only: bool = False) -> RecordedTrees:
+def _replayed(config: ExperimentConfig, shard: tuple[int, int]) -> tuple[RecordedTrees, dict[Split, list[str]]]:
     team = config.make_team()
     train, test = (
         [q for q in config.questions_of(split) if owner(q.id, shard[1]) == shard[0]] for split in ("train", "test")
     )
     if not train + test:
         raise ConfigError(f"--shard {shard[0]}/{shard[1]}: it owns no question; take fewer shards")
-    trees = team.tree(train), team.tree(test), team.fresh_tree(test, FRESH_SAMPLES)
-    for tree in trees:
-        tree.number_all()
-    engine = config.make_engine(replay_only)
-    run(_fill(engine, team, trees, "Reading back" if replay_only else "Recording"))
-    return RecordedTrees(*trees, made=engine.made)
+    trees = RecordedTrees.empty(team, train, test)
+    with cli.console.status("Reading the recording"):
+        return trees, run(trees.replay(team, config.make_engine(replay_only=True)))
 
 
-async def _fill(engine: RecordingEngine, team: Team, trees: tuple[SolutionTree, ...], doing: str) -> None:
-    total = sum(tree.present.size for tree in trees)
+def _record_missing(config: ExperimentConfig, missing: dict[Split, list[str]]) -> int:
+    """Returns the number of generations made."""
+    start_ray()
+    from mpdf_rllib.recording_pipeline import record_questions  # Ray Data is slow to import
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("solutions {task.fields[speed]}"),
+        TextColumn("questions {task.fields[speed]}"),
         TimeRemainingColumn(),
     )
+    made = tokens = 0
     with Progress(*columns, console=cli.console) as progress:
-        task = progress.add_task(doing, total=total, speed="")
-        replayed_tokens = None
+        total = sum(map(len, missing.values()))
+        task = progress.add_task("Recording", total=total, speed="loading the engine")
         started = time.monotonic()
-
-        async def report() -> None:
-            nonlocal replayed_tokens, started
-            while True:
-                tokens = sum(int(tree.tokens[..., 2].sum()) for tree in trees)
-                if engine.made == 0 or replayed_tokens is None:
-                    replayed_tokens, started = tokens, time.monotonic()
-                speed = (tokens - replayed_tokens) / max(time.monotonic() - started, 1e-9)
-                done = sum(int(tree.present.sum()) for tree in trees)
-                progress.update(
-                    task, completed=done, speed=f"{speed:.0f} tokens/s" if engine.made else "loading the engine"
-                )
-                await asyncio.sleep(0.5)
-
-        reporter = asyncio.ensure_future(report())
-        try:
-            wanted = [(tree, range(len(tree.questions)), range(tree.num_nodes)) for tree in trees]
-            await asyncio.gather(
-                *(
-                    team.fill(engine, tree, [(q, m) for q in questions for m in nodes])
-                    for tree, questions, nodes in wanted
-                )
-            )
-            progress.update(task, completed=total)
-            if not engine.made:
-                progress.update(task, speed="replayed")
-        finally:
-            reporter.cancel()
-            await engine.close()
+        for recorded in record_questions(config, missing):
+            made += recorded.made
+            tokens += recorded.tokens
+            speed = tokens / (time.monotonic() - started)
+            progress.update(task, advance=recorded.questions, speed=f"{speed:.0f} tokens/s")
+    return made
 
 
 def _arguments() -> argparse.ArgumentParser:

@@ -4,13 +4,11 @@ import argparse
 import errno
 import logging
 import math
-import os
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.experiment import Trial
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -18,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from mpdf_rllib import cli, run_folder
 from mpdf_rllib.algorithms.softrankpo import SoftRankPO, SoftRankPOConfig
 from mpdf_rllib.baselines.bounds import fit_calibration
+from mpdf_rllib.cluster import start_ray
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.envs.credit import Calibration
 from mpdf_rllib.envs.debate import ACTIONS
@@ -90,7 +89,7 @@ def _fit(config: ExperimentConfig, calibration: Calibration) -> None:
     }
     space = algorithm_config(config, env_config).debugging(seed=tune.grid_search(list(range(config.seeds))))
 
-    _start_ray()
+    start_ray()
     with run_folder.writing(config.run_path):
         trials = _run(_tuner(config, space, iterations))
     if any((trial.metrics or {}).get("training_iteration", 0) < iterations for trial in trials):
@@ -211,21 +210,6 @@ class _TrialProgress(tune.Callback):
 
     def on_experiment_end(self, trials: list[Trial], **info) -> None:
         self._bar.stop()
-
-
-def _start_ray() -> None:
-    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    # Seconds between savings of what Tune knows of the trials, which a killed run goes on from.
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
-    if not ray.is_initialized():
-        with cli.console.status("Starting Ray"):
-            # RLlib iterates over sets of agent ids: without it equal seeds would draw different actions.
-            runtime_env = {"env_vars": {"PYTHONHASHSEED": "0"}}
-            if "RAY_ADDRESS" in os.environ:
-                ray.init(log_to_driver=False, runtime_env=runtime_env)
-            else:
-                ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=runtime_env)
 
 
 def _arguments() -> argparse.ArgumentParser:

@@ -25,8 +25,7 @@ from mpdf_rllib.engine import (
     generate_many,
     run,
 )
-from mpdf_rllib.engine.recording import owner
-from mpdf_rllib.engine.recording_files import SCHEMA, RecordingFolder, request_key
+from mpdf_rllib.engine.recording_files import SCHEMA, RecordingFolder, owner, request_key
 from mpdf_rllib.engine.scripted import ScriptedEngine
 from mpdf_rllib.errors import DataError, EngineError
 

@@ -5,7 +5,6 @@ name wins (see `recording_files`).
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,6 +16,10 @@ from mpdf_rllib.engine.types import Engine, Generation, GenerationRequest
 from mpdf_rllib.errors import DataError
 
 
+class NotRecordedError(DataError):
+    """A generation is not in the recording, and nothing may make it."""
+
+
 class RecordingEngine:
     """Replays recorded generations, and records those that another engine has to make.
 
@@ -26,6 +29,7 @@ class RecordingEngine:
         fingerprint: Of the model whose generations these are.
         hits: Number of requests that were replayed.
         made: Number of generations made by the inner engine.
+        made_tokens: Tokens generated for them.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class RecordingEngine:
         make_inner: Callable[[], Engine] | None,
         flush_every: int = 512,
         flush_seconds: float = 10.0,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         """Loads what is recorded.
 
@@ -44,6 +49,7 @@ class RecordingEngine:
             make_inner: Makes the engine for what isn't recorded, on the first miss; None to replay only.
             flush_every: Number of new generations that are written at once.
             flush_seconds: How long a new generation waits at most until it is written.
+            shard: (index, number of shards): requests are about questions that this shard owns; see `owner`.
 
         Raises:
             ConfigError: The folder cannot be opened.
@@ -51,7 +57,8 @@ class RecordingEngine:
         self.fingerprint = fingerprint
         self.hits = 0
         self.made = 0
-        self._folder = RecordingFolder(folder)
+        self.made_tokens = 0
+        self._folder = RecordingFolder(folder, shard)
         self._make_inner = make_inner
         self._inner: Engine | None = None
         self._flush_every = flush_every
@@ -73,7 +80,8 @@ class RecordingEngine:
         """Answers one request. Equal requests that are in flight together are made once.
 
         Raises:
-            DataError: It isn't recorded and there is no inner engine, or the recording could not be written.
+            NotRecordedError: It isn't recorded and there is no inner engine.
+            DataError: The recording could not be written.
             EngineError: The inner engine failed, or what it returned is no answer; nothing is recorded then.
         """
         key = request_key(self.fingerprint, request)
@@ -108,7 +116,7 @@ class RecordingEngine:
 
     async def _make(self, key: str, request: GenerationRequest) -> Generation:
         if self._make_inner is None:
-            raise DataError(
+            raise NotRecordedError(
                 f"Question {request.position.question!r}: a generation of it is not in the recording "
                 f"{self._folder.url!r} ({request.position}). Record it by `python -m mpdf_rllib.record`."
             )
@@ -119,6 +127,7 @@ class RecordingEngine:
         generation = as_stored(await self._inner.generate(request))
         check_generation(request, generation)
         self.made += 1
+        self.made_tokens += generation.generated_tokens
         self._known[key] = generation
         self._pending.append(as_row(key, self.fingerprint, request, generation))
         self._schedule_flush()
@@ -157,8 +166,3 @@ class RecordingEngine:
                 return
             self._failure = None
             del self._pending[: len(rows)]
-
-
-def owner(question_id: str, shards: int) -> int:
-    """Which of `shards` processes owns a question: in 0 .. shards - 1, the same in every process and run."""
-    return int.from_bytes(hashlib.sha256(question_id.encode()).digest()[:8]) % shards

@@ -1,8 +1,8 @@
 """The files of a recording: their format, how they are written whole, and how damaged ones are found out.
 
-A file is written once, under a temporary name, and renamed. Its final name tells when it was written and the digest of
-its contents, so that no flipped bit is read as another answer. What a killed process leaves under a temporary name is
-never read, and never removed: another process may be writing it.
+A file is written once, under a temporary name, and renamed. Its final name tells when it was written, which shard of
+the questions it is about, and the digest of its contents, so that no flipped bit is read as another answer. What a
+killed process leaves under a temporary name is never read, and never removed: another process may be writing it.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import os
 import re
 import time
@@ -54,7 +55,7 @@ _REQUEST = {
 SCHEMA = pa.schema(_REQUEST | _GENERATION)
 """Columns of a recording file: the request (prompt and sampling as JSON) and the generation, field by field."""
 
-_WITH_DIGEST = re.compile(r"\d{20}-\d+-\d+-([0-9a-f]{16})\.parquet")
+_WRITTEN = re.compile(r"\d{20}-\d+-\d+(?:-(?P<shard>\d+)of(?P<shards>\d+))?-(?P<digest>[0-9a-f]{16})\.parquet")
 
 _written = itertools.count()
 
@@ -67,14 +68,20 @@ class RecordingFolder:
         skipped: Names of the files that `read` could not use.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, shard: tuple[int, int] = (0, 1)) -> None:
         """Opens the folder, which need not exist yet.
+
+        Args:
+            url: Path or fsspec URL.
+            shard: (index, number of shards): only questions that it owns are written and read. Files that by their
+                names hold none of them are not opened.
 
         Raises:
             ConfigError: It cannot be opened.
         """
         self.url = url
         self.skipped: list[str] = []
+        self._shard = shard
         with _opening(url):
             self._files, root = fsspec.core.url_to_fs(url)
             self._root = root.rstrip("/")
@@ -92,7 +99,8 @@ class RecordingFolder:
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink)
         contents = sink.getvalue().to_pybytes()
         self._files.makedirs(self._root, exist_ok=True)
-        name = f"{time.time_ns():020d}-{os.getpid()}-{next(_written)}-{_digest(contents)}"
+        shard = "-{}of{}".format(*self._shard) if self._shard[1] > 1 else ""
+        name = f"{time.time_ns():020d}-{os.getpid()}-{next(_written)}{shard}-{_digest(contents)}"
         temporary, final = f"{self._root}/.{name}.tmp", f"{self._root}/{name}.parquet"
         try:
             with self._files.open(temporary, "wb") as stream:
@@ -117,12 +125,15 @@ class RecordingFolder:
             there = self._files.ls(self._root, detail=False) if self._files.exists(self._root) else []
         for path in sorted(path for path in there if _is_recording(path)):
             name = path.rsplit("/", 1)[-1]
+            written = _WRITTEN.fullmatch(name)
+            if written and written["shards"] and not self._may_share(int(written["shard"]), int(written["shards"])):
+                continue
             try:
                 contents = self._files.cat_file(path)
-                written = _WITH_DIGEST.fullmatch(name)
-                if written and written[1] != _digest(contents):
+                if written and written["digest"] != _digest(contents):
                     raise ValueError("it is not what was written: cut short, or changed since")
-                table = pq.ParquetFile(pa.BufferReader(contents)).read(["key", *_GENERATION])
+                table = pq.ParquetFile(pa.BufferReader(contents)).read(["key", "question", *_GENERATION])
+                table = self._owned(table)
                 for key, generation in _generations(table):
                     known.setdefault(key, generation)
             except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
@@ -134,6 +145,25 @@ class RecordingFolder:
                     str(error).splitlines()[0] if str(error) else type(error).__name__,
                 )
         return known
+
+    def _may_share(self, shard: int, shards: int) -> bool:
+        """Whether a question may be both this shard's and one's of another division."""
+        index, number = self._shard
+        return (index - shard) % math.gcd(number, shards) == 0
+
+    def _owned(self, table: pa.Table) -> pa.Table:
+        """The table without the rows about other shards' questions, and without the column of questions."""
+        index, number = self._shard
+        if number > 1:
+            table = table.filter(
+                pa.array([owner(question, number) == index for question in table["question"].to_pylist()])
+            )
+        return table.drop_columns("question")
+
+
+def owner(question_id: str, shards: int) -> int:
+    """Which of `shards` processes owns a question: in 0 .. shards - 1, the same in every process and run."""
+    return int.from_bytes(hashlib.sha256(question_id.encode()).digest()[:8]) % shards
 
 
 def request_key(fingerprint: str, request: GenerationRequest) -> str:

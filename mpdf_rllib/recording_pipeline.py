@@ -1,0 +1,162 @@
+"""A Ray Data pipeline that records: a pool of actors, each with an engine, to which shards of the questions are dealt.
+
+A shard holds the questions whose ids have one hash; it is one task, and its questions one actor's. An actor has many
+shards at hand, so that their chains are in flight together and none waits for the slowest of its shard. What an actor
+that dies had flushed is read again by the one that takes its shards over. Ray Data hands out no more than the pool has
+room for, and starts lost actors again.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from mpdf_rllib.config import ExperimentConfig
+from mpdf_rllib.engine import Engine, Generation, GenerationRequest, run
+from mpdf_rllib.engine.recording_files import owner
+from mpdf_rllib.errors import MPDFError
+from mpdf_rllib.questions import Question, Split
+from mpdf_rllib.recorded_trees import RecordedTrees
+
+SPLITS: tuple[Split, ...] = ("train", "test")
+SHARDS_IN_FLIGHT = 4
+"""Of an actor: together some hundred requests, which fill the batches of its engine."""
+_FEWEST_SHARDS, _SMALLEST_SHARD, _LARGEST_SHARD = 32, 8, 64
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What came of a shard.
+
+    Attributes:
+        questions: Questions of which all is recorded now.
+        made: Generations that were made; the others had been recorded.
+        tokens: Tokens that were generated for them.
+        seconds: How long the shard was worked on, beside others.
+    """
+
+    questions: int
+    made: int
+    tokens: int
+    seconds: float
+
+
+def record_questions(config: ExperimentConfig, questions: dict[Split, list[str]]) -> Iterator[Recorded]:
+    """Records all that debates and baselines ask for about some questions, shard by shard.
+
+    Args:
+        config: The experiment.
+        questions: Ids by split.
+
+    Raises:
+        MPDFError: What an engine raised; what it had made is recorded, but for the last seconds.
+    """
+    count = sum(map(len, questions.values()))
+    shards = number_of_shards(count)
+    rows: dict[int, dict[str, Any]] = {}
+    for split, ids in questions.items():
+        for question in ids:
+            row = rows.setdefault(owner(question, shards), {"train": [], "test": []})
+            row[split].append(question)
+    dealt = [{"shard": shard, **row} for shard, row in sorted(rows.items())]
+    pool = ActorPoolStrategy(
+        size=min(config.record.workers, len(dealt)),
+        max_tasks_in_flight_per_actor=SHARDS_IN_FLIGHT,
+        max_concurrent_calls_per_actor=SHARDS_IN_FLIGHT,
+        enable_true_multi_threading=True,
+    )
+    _quiet()
+    results = ray.data.from_items(dealt, override_num_blocks=len(dealt)).map_batches(
+        _Recorder,
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=pool,
+        fn_constructor_args=(config, shards),
+        num_cpus=config.record.cpus_per_worker,
+        num_gpus=_gpus(config),
+    )
+    try:
+        for row in results.iter_rows():
+            yield Recorded(**row)
+    except ray.exceptions.RayError as error:
+        raise _cause(error) from error
+
+
+def number_of_shards(questions: int) -> int:
+    """A power of two, so that each shard of one division lies within one shard of every coarser one."""
+    size = min(max(questions // _FEWEST_SHARDS, _SMALLEST_SHARD), _LARGEST_SHARD)
+    return 1 << max(questions // size, 1).bit_length() - 1
+
+
+def _gpus(config: ExperimentConfig) -> float:
+    if config.record.gpus_per_worker is not None:
+        return config.record.gpus_per_worker
+    if config.engine.kind != "vllm" or not ray.cluster_resources().get("GPU"):
+        return 0
+    return config.engine.args.get("tensor_parallel_size", 1)
+
+
+class _Recorder:
+    """An actor of the pool."""
+
+    def __init__(self, config: ExperimentConfig, shards: int):
+        self._config = config
+        self._shards = shards
+        self._team = config.make_team()
+        self._questions = {split: {q.id: q for q in config.questions_of(split)} for split in SPLITS}
+        self._engine = _KeptOpen(config.make_inner_engine())
+
+    def __call__(self, batch: pa.Table) -> dict[str, list[float]]:
+        """Records a shard."""
+        (row,) = batch.to_pylist()
+        recorded = run(self._record(row["shard"], *(self._named(split, row[split]) for split in SPLITS)))
+        return {name: [value] for name, value in vars(recorded).items()}
+
+    def _named(self, split: Split, ids: list[str]) -> list[Question]:
+        return [self._questions[split][question] for question in ids]
+
+    async def _record(self, shard: int, train: list[Question], test: list[Question]) -> Recorded:
+        engine = self._config.make_recording(lambda: self._engine, (shard, self._shards))
+        trees = RecordedTrees.empty(self._team, train, test)
+        started = time.monotonic()
+        try:
+            await trees.fill(self._team, engine)
+        finally:
+            await engine.close()
+        return Recorded(len(train) + len(test), engine.made, engine.made_tokens, time.monotonic() - started)
+
+
+class _KeptOpen:
+    """An engine that many recordings share, none of which closes it: it ends with its process."""
+
+    def __init__(self, inner: Engine):
+        self.fingerprint = inner.fingerprint
+        self._inner = inner
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        return await self._inner.generate(request)
+
+    async def close(self) -> None:
+        pass
+
+
+def _quiet() -> None:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What an actor raised, out of what Ray and Ray Data wrapped it in."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MPDFError):
+            return seen
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return error
