@@ -1,5 +1,6 @@
 """Debates as RLlib's envs tell of them: dicts by agent id, questions drawn in seeded order, credit for every action."""
 
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -160,6 +161,8 @@ class DebateSession:
         if self._engine is None:
             self._engine = self._make_engine()
             self._end_engine = weakref.finalize(self, _end, self._engine)
+            # Earlier than the finalizer: a remote recording is written by executors, which stop before it runs.
+            threading._register_atexit(self._end_engine)  # type: ignore[attr-defined]
         run(self._team.fill(self._engine, self.debates.tree, wanted))
 
 

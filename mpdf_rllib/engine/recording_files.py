@@ -1,8 +1,9 @@
 """The files of a recording: their format, how they are written whole, and how damaged ones are found out.
 
-A file is written once, under a temporary name, and renamed. Its final name tells when it was written, which shard of
-the questions it is about, and the digest of its contents, so that no flipped bit is read as another answer. What a
-killed process leaves under a temporary name is never read, and never removed: another process may be writing it.
+A file is written once, under a temporary name, and renamed; in an object store, where a put is whole or nothing, at once.
+Its final name tells when it was written, which shard of the questions it is about, and the digest of its contents, so
+that no flipped bit is read as another answer. What a killed process leaves under a temporary name is never read, and
+never removed: another process may be writing it.
 """
 
 import contextlib
@@ -57,6 +58,9 @@ SCHEMA = pa.schema(_REQUEST | _GENERATION)
 
 _WRITTEN = re.compile(r"\d{20}-\d+-\d+(?:-(?P<shard>\d+)of(?P<shards>\d+))?-(?P<digest>[0-9a-f]{16})\.parquet")
 
+_OBJECT_STORES = {"s3", "gs"}
+"""By fsspec's names of their protocols."""
+
 _written = itertools.count()
 
 
@@ -85,8 +89,24 @@ class RecordingFolder:
         with _opening(url):
             self._files, root = fsspec.core.url_to_fs(url)
             self._root = root.rstrip("/")
-            if self._files.exists(root) and not self._files.isdir(root):
+            protocols = self._files.protocol
+            self._is_object_store = not _OBJECT_STORES.isdisjoint(
+                [protocols] if isinstance(protocols, str) else protocols
+            )
+            if not self._files.exists(root):
+                self._see_bucket()
+            elif not self._files.isdir(root):
                 raise OSError("it is a file")
+
+    def _see_bucket(self) -> None:
+        if self._is_object_store:
+            bucket = self._root.partition("/")[0]
+            try:
+                self._files.info(bucket)
+            except FileNotFoundError as error:
+                raise OSError(f"there is no bucket {bucket!r}") from error
+            except PermissionError:
+                pass  # rights may begin below it
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """Writes rows of `SCHEMA` as a new file, whole or not at all.
@@ -98,10 +118,13 @@ class RecordingFolder:
         sink = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink)
         contents = sink.getvalue().to_pybytes()
-        self._files.makedirs(self._root, exist_ok=True)
         shard = "-{}of{}".format(*self._shard) if self._shard[1] > 1 else ""
         name = f"{time.time_ns():020d}-{os.getpid()}-{next(_written)}{shard}-{_digest(contents)}"
         temporary, final = f"{self._root}/.{name}.tmp", f"{self._root}/{name}.parquet"
+        if self._is_object_store:
+            self._files.pipe_file(final, contents)
+            return
+        self._files.makedirs(self._root, exist_ok=True)
         try:
             with self._files.open(temporary, "wb") as stream:
                 stream.write(contents)
@@ -118,18 +141,20 @@ class RecordingFolder:
         copied together by hand for instance, have no digest to be checked against.
 
         Raises:
-            ConfigError: What is there cannot be listed.
+            ConfigError: What is there cannot be listed or fetched.
         """
         known: dict[str, Generation] = {}
         with _opening(self.url):
+            self._files.invalidate_cache()  # other processes write here too
             there = self._files.ls(self._root, detail=False) if self._files.exists(self._root) else []
         for path in sorted(path for path in there if _is_recording(path)):
             name = path.rsplit("/", 1)[-1]
             written = _WRITTEN.fullmatch(name)
             if written and written["shards"] and not self._may_share(int(written["shard"]), int(written["shards"])):
                 continue
-            try:
+            with _opening(self.url):
                 contents = self._files.cat_file(path)
+            try:
                 if written and written["digest"] != _digest(contents):
                     raise ValueError("it is not what was written: cut short, or changed since")
                 table = pq.ParquetFile(pa.BufferReader(contents)).read(["key", "question", *_GENERATION])
@@ -251,5 +276,6 @@ def _opening(folder: str) -> Iterator[None]:
     except Exception as error:  # a remote file system has errors of its own
         raise ConfigError(
             f"The recording {folder!r} cannot be opened: {error}. "
-            "Give a folder that you may read, or a URL whose fsspec package is installed."
+            "Give a folder that you may read, or a URL whose fsspec package is installed: "
+            "mpdf-rllib[s3] has that of s3://, mpdf-rllib[gcs] that of gs://."
         ) from error
