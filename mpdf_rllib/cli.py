@@ -11,6 +11,7 @@ from rich.markup import escape
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.config_file import load_config
 from mpdf_rllib.errors import MPDFError
+from mpdf_rllib.ray_job import passing_places
 
 console = Console(stderr=True)
 """Progress and messages."""
@@ -41,6 +42,7 @@ def main(
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         config = load_config(options.config, options.overrides)
+        _warn_of_passing_places(config)
         if options.dry_run:
             sys.stdout.write(config.to_yaml())
         else:
@@ -52,3 +54,16 @@ def main(
         console.print("interrupted; the same command again goes on where it stopped", highlight=False)
         return 130
     return 0
+
+
+def _warn_of_passing_places(config: ExperimentConfig) -> None:
+    if places := passing_places(config):
+        named = " and ".join(f"{key} {place}" for key, place in places.items())
+        remedy = " ".join(f"--set {key}=..." for key in places)
+        console.print(
+            f"[bold yellow]warning:[/] {escape(named)}: in this job's copy of the working directory, which Ray removes "
+            f"after the job. To keep what comes out, give folders that all nodes share, by {remedy}; a recording may "
+            "also be a URL, such as s3://bucket/folder.",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -1,9 +1,9 @@
 """The files of a recording: their format, how they are written whole, and how damaged ones are found out.
 
-A file is written once, under a temporary name, and renamed; in an object store, where a put is whole or nothing, at once.
-Its final name tells when it was written, which shard of the questions it is about, and the digest of its contents, so
-that no flipped bit is read as another answer. What a killed process leaves under a temporary name is never read, and
-never removed: another process may be writing it.
+A file is written once, under a temporary name, and renamed; in an object store, whose puts are whole or nothing, it is
+put there at once. Its final name tells when it was written, which shard of the questions it is about, and the digest of
+its contents, so that no flipped bit is read as another answer. What a killed process leaves under a temporary name is
+never read, and never removed: another process may be writing it.
 """
 
 import contextlib
