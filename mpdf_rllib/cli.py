@@ -61,8 +61,8 @@ def _warn_of_passing_places(config: ExperimentConfig) -> None:
         named = " and ".join(f"{key} {place}" for key, place in places.items())
         remedy = " ".join(f"--set {key}=..." for key in places)
         console.print(
-            f"[bold yellow]warning:[/] {escape(named)}: in this job's copy of the working directory, which Ray removes "
-            f"after the job. To keep what comes out, give folders that all nodes share, by {remedy}; a recording may "
+            f"[bold yellow]warning:[/] {escape(named)}: in this job's copy of the working directory, which Ray may "
+            f"remove after it. To keep what comes out, give folders that all nodes share, by {remedy}; a recording may "
             "also be a URL, such as s3://bucket/folder.",
             highlight=False,
             soft_wrap=True,

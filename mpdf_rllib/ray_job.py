@@ -8,7 +8,7 @@ from mpdf_rllib.config import ExperimentConfig
 
 
 def passing_places(config: ExperimentConfig) -> dict[str, str]:
-    """Places of the config, by key, that lie in the copy of `--working-dir` which Ray makes of it and removes again."""
+    """Places of the config, by key, that lie in the copy of `--working-dir` which Ray makes for a job."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
     if not job.get("runtime_env", {}).get("working_dir"):
         return {}

@@ -89,24 +89,23 @@ class RecordingFolder:
         with _opening(url):
             self._files, root = fsspec.core.url_to_fs(url)
             self._root = root.rstrip("/")
-            protocols = self._files.protocol
-            self._is_object_store = not _OBJECT_STORES.isdisjoint(
-                [protocols] if isinstance(protocols, str) else protocols
-            )
+            named = self._files.protocol
+            protocols = {named} if isinstance(named, str) else {*named}
+            self._is_object_store = bool(_OBJECT_STORES & protocols)
             if not self._files.exists(root):
-                self._see_bucket()
+                if "s3" in protocols:
+                    self._see_bucket()
             elif not self._files.isdir(root):
                 raise OSError("it is a file")
 
     def _see_bucket(self) -> None:
-        if self._is_object_store:
-            bucket = self._root.partition("/")[0]
-            try:
-                self._files.info(bucket)
-            except FileNotFoundError as error:
-                raise OSError(f"there is no bucket {bucket!r}") from error
-            except PermissionError:
-                pass  # rights may begin below it
+        bucket = self._root.partition("/")[0]
+        try:
+            self._files.info(bucket)
+        except FileNotFoundError as error:
+            raise OSError(f"there is no bucket {bucket!r}") from error
+        except PermissionError:
+            pass  # rights may begin below it
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """Writes rows of `SCHEMA` as a new file, whole or not at all.
