@@ -145,6 +145,7 @@ def test_a_stopped_job_on_two_nodes_goes_on_and_prints_the_table(
     cluster.request("/api/jobs/first/stop", "POST")
     until(lambda: cluster.request("/api/jobs/first")["status"] == "STOPPED", "the end of the job")
     recorded = experiment.recorded()
+    progress = [(experiment.trial(seed) / "result.json").read_text() for seed in (0, 1)]
     assert recorded and not (experiment.run / "results.parquet").exists()
     trials = [actor for actor in cluster.states("actors") if actor["class_name"] == "SoftRankPO"]
     assert len({trial["node_id"] for trial in trials}) == len(trials) == 2
@@ -155,9 +156,9 @@ def test_a_stopped_job_on_two_nodes_goes_on_and_prints_the_table(
     assert "warning:" not in ended.stdout
     assert experiment.recorded() == recorded, "recorded generations were made again"
     for seed in (0, 1):
-        iterations = experiment.iterations(seed)
-        assert {*iterations} == {*range(1, ITERATIONS + 1)}
-        assert iterations.count(1) == 1, "a trial was begun anew"
+        assert (experiment.trial(seed) / "result.json").read_text().startswith(progress[seed]), "it was begun anew"
+        assert {*experiment.iterations(seed)} == {*range(1, ITERATIONS + 1)}
+        assert experiment.iterations(seed).count(1) == 1
     results = pq.read_table(experiment.run / "results.parquet").to_pandas()
     assert sorted(results[results["system"].str.startswith("SoftRankPO")]["seed"].unique()) == [0, 1]
 
