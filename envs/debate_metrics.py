@@ -2,8 +2,12 @@
 
 import numpy as np
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS
 
 from mpdf_rllib.envs.debate import ACTIONS, CONCEDE
+
+VALIDATION_ACCURACY = "validation_accuracy"
+VALIDATION_TOKENS = "validation_tokens"
 
 
 class DebateMetrics(RLlibCallback):
@@ -11,6 +15,9 @@ class DebateMetrics(RLlibCallback):
 
     `accuracy` and `generated_tokens` a debate; `r_local` and `r_global` an agent step; `persist`, `refine` and
     `concede` as shares of all actions.
+
+    Of an evaluation the accuracy and the generated tokens a debate are also `validation_accuracy` and
+    `validation_tokens` of the iteration's result, flat as Tune's schedulers and searchers want a metric.
     """
 
     def on_sample_end(self, *, metrics_logger, samples, **kwargs) -> None:
@@ -26,3 +33,8 @@ class DebateMetrics(RLlibCallback):
             **{name: np.mean(np.minimum(actions, CONCEDE) == action) for action, name in enumerate(ACTIONS)},
         }
         metrics_logger.log_dict({name: float(mean) for name, mean in means.items()}, key="debate", window=1)
+
+    def on_train_result(self, *, algorithm, metrics_logger, result, **kwargs) -> None:
+        if EVALUATION_RESULTS in result:
+            debate = result[EVALUATION_RESULTS][ENV_RUNNER_RESULTS]["debate"]
+            result |= {VALIDATION_ACCURACY: debate["accuracy"], VALIDATION_TOKENS: debate["generated_tokens"]}

@@ -1,5 +1,6 @@
 """All solutions of a set of questions, as arrays that the debate's rules index."""
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 
@@ -123,6 +124,23 @@ class SolutionTree:
             KeyError: The solution is missing.
         """
         return self._solutions[question, node]
+
+    def of_questions(self, chosen: np.ndarray) -> "SolutionTree":
+        """A complete tree's part with some of the questions, in their order.
+
+        Args:
+            chosen: bool, shape (Q,).
+        """
+        indices = np.flatnonzero(chosen).tolist()
+        part = copy.copy(self)
+        part.questions = tuple(self.questions[q] for q in indices)
+        part._wrong_answers = [self._wrong_answers[q] for q in indices]
+        part._solutions = {
+            (i, node): self._solutions[q, node] for i, q in enumerate(indices) for node in range(self.num_nodes)
+        }
+        for name in ("present", "answer_class", "confidence", "features", "tokens"):
+            setattr(part, name, getattr(self, name)[indices])
+        return part
 
     def add(self, question: int, node: int, solution: Solution) -> None:
         """Puts a solution at a node; to be called through `checking`, since it compares answers."""

@@ -17,6 +17,7 @@ from mpdf_rllib.envs.team import Refiner, Team
 from mpdf_rllib.questions import Question, Split
 from mpdf_rllib.questions.config import QuestionsConfig
 from mpdf_rllib.section import Section
+from mpdf_rllib.sweep_config import SweepConfig, settings_of
 
 MAX_SOLUTIONS = 4096
 """Of a question: what a recording can hold of trees that widen with every refinement."""
@@ -123,6 +124,15 @@ class ExperimentConfig(Section):
     engine: EngineConfig = VLLMConfig()
     record: RecordConfig = RecordConfig()
     algorithm: AlgorithmSection = AlgorithmSection()
+    sweep: SweepConfig | None = None
+    """Settings of the algorithm to compare before one is trained; see `mpdf_rllib.sweep`."""
+
+    @field_validator("sweep")
+    @classmethod
+    def _comes_to_settings(cls, sweep: SweepConfig | None, info: ValidationInfo) -> SweepConfig | None:
+        if sweep and "algorithm" in info.data:
+            settings_of(info.data["algorithm"], sweep)
+        return sweep
 
     @field_validator("run_folder")
     @classmethod

@@ -19,6 +19,7 @@ from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.envs.debate_batch import Observation
+from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.record import RecordedTrees, record
 from mpdf_rllib.results import SystemResult, results_table, write_results
 
@@ -118,6 +119,8 @@ def print_table(config: ExperimentConfig, results: list[SystemResult]) -> None:
 
 
 def _command(config: ExperimentConfig, options: argparse.Namespace) -> None:
+    if config.sweep is not None:
+        raise ConfigError(f"sweep: it has no policy of its own; evaluate the {run_folder.BEST} that `train` writes")
     run_folder.check(config)
     run_folder.read_checkpoints(config.run_path)
     print_table(config, evaluate(config, record(config)))

@@ -152,9 +152,9 @@ def results_table(results: list[SystemResult], learned: dict[str, str]) -> Table
         shares = result.action_shares
         table.add_row(
             result.system,
-            _shown(accuracy(result)),
+            shown(accuracy(result)),
             *(
-                "" if name == result.system else _shown(paired_difference(by_name[name], result), "+")
+                "" if name == result.system else shown(paired_difference(by_name[name], result), "+")
                 for name in learned
             ),
             f"{prompt:.0f} ({cached:.0f})",
@@ -164,7 +164,8 @@ def results_table(results: list[SystemResult], learned: dict[str, str]) -> Table
     return table
 
 
-def _shown(estimate: Estimate, sign: str = "") -> str:
+def shown(estimate: Estimate, sign: str = "") -> str:
+    """An estimate as tables print it."""
     mean, low, high = (
         f"{number:{form}.3f}".replace("0.", ".", 1) for number, form in zip(estimate, (sign, "", ""), strict=True)
     )

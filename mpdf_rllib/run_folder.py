@@ -6,7 +6,7 @@ import logging
 import os
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ TUNE = "tune"
 CHECKPOINTS = "checkpoints.json"
 """By kind of credit, the trials' last checkpoints in the order of their seeds, relative to the run folder."""
 RESULTS = "results.parquet"
+SWEEP = "sweep.csv"
+"""The table of a sweep, a row a setting, the best first."""
+BEST = "best.yaml"
+"""The config that trains a sweep's best setting."""
 
 
 def prepare(config: ExperimentConfig, fresh: bool) -> None:
@@ -38,7 +42,7 @@ def prepare(config: ExperimentConfig, fresh: bool) -> None:
         ConfigError: It holds a run with other settings, holds files of that name but no run, or cannot be written.
     """
     path = config.run_path
-    results = [path / name for name in (RESULTS, CHECKPOINTS, TUNE)]
+    results = [path / name for name in (RESULTS, CHECKPOINTS, SWEEP, BEST, TUNE)]
     begun = [old.name for old in results if old.exists()]
     with writing(path):
         if begun and not (path / CONFIG).exists():
@@ -51,7 +55,7 @@ def prepare(config: ExperimentConfig, fresh: bool) -> None:
         elif begun:
             check(config)
         path.mkdir(parents=True, exist_ok=True)
-        _write(path / CONFIG, config.to_yaml())
+        write(path / CONFIG, config.to_yaml())
 
 
 @contextlib.contextmanager
@@ -107,7 +111,7 @@ def has_trials(run_path: Path) -> bool:
     return False
 
 
-def write_checkpoints(run_path: Path, checkpoints: dict[CreditKind, list[Path]]) -> None:
+def write_checkpoints(run_path: Path, checkpoints: Mapping[str, list[Path]]) -> None:
     """Notes a finished training's last checkpoints, by kind of credit in the order of their seeds.
 
     Raises:
@@ -115,7 +119,7 @@ def write_checkpoints(run_path: Path, checkpoints: dict[CreditKind, list[Path]])
     """
     relative = {kind: [os.path.relpath(path, run_path) for path in paths] for kind, paths in checkpoints.items()}
     with writing(run_path):
-        _write(run_path / CHECKPOINTS, json.dumps(relative, indent=1))
+        write(run_path / CHECKPOINTS, json.dumps(relative, indent=1))
 
 
 def read_checkpoints(run_path: Path) -> dict[CreditKind, list[Path]]:
@@ -157,7 +161,8 @@ def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
     return [key for name in keys for key in _changed_keys(old.get(name), new.get(name), f"{prefix}.{name}".lstrip("."))]
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Writes a file that is there as a whole or not at all."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.rename(path)

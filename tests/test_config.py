@@ -10,7 +10,7 @@ from mpdf_rllib.config import CreditConfig
 from mpdf_rllib.config_file import load_config
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import ConfigError
-from mpdf_rllib.train import algorithm_config
+from mpdf_rllib.trials import algorithm_config
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "tuned_examples").glob("*.yaml"))
@@ -75,7 +75,8 @@ def test_the_settings_of_the_algorithm_reach_rllib(file):
         "minibatch_size": 9,
     }
     overrides = [f"algorithm.{name}={json.dumps(value)}" for name, value in changed.items()]
-    config = algorithm_config(load_config(file, overrides), {})
+    experiment = load_config(file, overrides)
+    config = algorithm_config(experiment, experiment.env_config())
     assert {name: config[name] for name in changed} == changed
 
 

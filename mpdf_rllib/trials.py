@@ -1,0 +1,263 @@
+"""The trials of an experiment, each a setting and a seed: one `tune.Tuner`, which goes on where it stopped."""
+
+import errno
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from ray import tune
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from mpdf_rllib import cli, run_folder
+from mpdf_rllib.algorithms.softrankpo import SoftRankPO, SoftRankPOConfig
+from mpdf_rllib.baselines.bounds import fit_calibration
+from mpdf_rllib.config import AlgorithmSection, ExperimentConfig
+from mpdf_rllib.envs.debate import ACTIONS
+from mpdf_rllib.envs.debate_metrics import VALIDATION_ACCURACY
+from mpdf_rllib.envs.deliberation_env import DeliberationEnv
+from mpdf_rllib.envs.solution_tree import SolutionTree
+from mpdf_rllib.errors import EngineError, MPDFError
+from mpdf_rllib.questions import Question
+
+Questions = Callable[[], Sequence[Question]]
+Settings = Mapping[str, AlgorithmSection]
+"""By name, each with one kind of credit."""
+
+SETTING = "__setting__"
+"""Where a trial's config names its setting; RLlib has no such key."""
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+def run_trials(
+    config: ExperimentConfig,
+    settings: Settings,
+    env_config: dict[str, Any],
+    validation: Questions | None = None,
+) -> dict[str, list[tune.Result]]:
+    """Trains every setting for every seed, from where an earlier, interrupted run stopped.
+
+    Args:
+        config: The experiment.
+        settings: What to train.
+        env_config: Of the debates to learn from; the settings give the credit.
+        validation: Questions that the greedy policy answers after each iteration; by its accuracy a sweep's scheduler
+            ends trials.
+
+    Returns:
+        By setting, the trials' results in the order of their seeds.
+
+    Raises:
+        ConfigError: The run folder cannot be written.
+        EngineError: A trial failed.
+        KeyboardInterrupt: Training was interrupted.
+    """
+    configs = {}
+    for name, setting in settings.items():
+        ((kind, credit),) = setting.credits.items()
+        own_credit = {"credit": kind, **credit.model_dump()}
+        configs[name] = algorithm_config(config.model_copy(update={"algorithm": setting}), env_config | own_credit)
+        if validation:
+            _evaluate_on(validation, configs[name])
+    start_ray()
+    with run_folder.writing(config.run_path):
+        trials = _run(_tuner(config, settings, _space(configs, config.seeds)))
+    if not all((trial.metrics or {}).get("done") for trial in trials):
+        raise KeyboardInterrupt  # the Tuner stops gracefully at the first Ctrl-C
+    by_seed = sorted(trials, key=lambda trial: trial.config["seed"])
+    return {name: [trial for trial in by_seed if trial.config[SETTING] == name] for name in settings}
+
+
+def algorithm_config(config: ExperimentConfig, env_config: dict[str, Any]) -> SoftRankPOConfig:
+    """The experiment's RLlib config on the questions of an env config, for `build_algo()` or a Tuner."""
+    settings = config.algorithm
+    debates = len(env_config["questions"]()) * settings.passes
+    return (
+        SoftRankPOConfig()
+        .environment(DeliberationEnv, env_config=env_config)
+        .env_runners(num_envs_per_env_runner=debates)
+        .training(
+            tau=settings.tau,
+            beta=settings.beta,
+            objective=settings.objective,
+            entropy_coeff=settings.entropy_coeff,
+            static_corpus=settings.static_corpus,
+            warm_start_iterations=settings.warm_start_iterations,
+            num_epochs=settings.epochs,
+            minibatch_size=settings.minibatch_size,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            train_batch_size_per_learner=debates * config.team.rounds,
+        )
+        .rl_module(model_config={"dim": settings.dim, "heads": settings.heads})
+    )
+
+
+def replaying(config: ExperimentConfig, trees: SolutionTree) -> dict[str, Any]:
+    """The env config of recorded debates on the training questions; the trees' solutions calibrate outcome credit."""
+    engine = partial(config.make_engine, replay_only=True)
+    return config.env_config() | {"engine": engine, "calibration": fit_calibration(trees)}
+
+
+def _evaluate_on(questions: Questions, config: SoftRankPOConfig) -> None:
+    """Has the greedy policy answer all questions once after each iteration."""
+    debates = len(questions())
+    config.evaluation(
+        evaluation_interval=1,
+        evaluation_duration=debates,
+        evaluation_duration_unit="episodes",
+        evaluation_config={
+            "explore": False,
+            "num_envs_per_env_runner": debates,
+            "env_config": {"questions": questions, "credit": "step"},
+        },
+    )
+
+
+def _space(configs: dict[str, AlgorithmConfig], seeds: int) -> dict[str, Any]:
+    """What Tune makes trials of: all settings' names and all seeds. In what settings differ follows from the name."""
+    by_name = {name: config.to_dict() for name, config in configs.items()}
+    space = dict(next(iter(by_name.values())))
+    for key, value in space.items():
+        values = {name: config[key] for name, config in by_name.items()}
+        if any(other != value for other in values.values()):
+            space[key] = tune.sample_from(partial(_value_of, values))
+    grid = {SETTING: list(configs), "seed": list(range(seeds))}
+    return space | {key: tune.grid_search(values) for key, values in grid.items()}
+
+
+def _value_of(values: dict[str, Any], config: dict[str, Any]) -> Any:
+    return values[config[SETTING]]
+
+
+def _tuner(config: ExperimentConfig, settings: Settings, space: dict[str, Any]) -> tune.Tuner:
+    """Of all trials: the one that an interrupted run saved, or a new one."""
+    folder = config.run_path / run_folder.TUNE
+    iterations = {name: setting.warm_start_iterations + setting.iterations for name, setting in settings.items()}
+    if run_folder.has_trials(config.run_path):
+        return tune.Tuner.restore(str(folder), SoftRankPO, resume_errored=True, param_space=space)
+    run_config = tune.RunConfig(
+        name=run_folder.TUNE,
+        storage_path=str(config.run_path),
+        stop=partial(_is_trained, iterations),
+        # All are kept: what was last saved of the trials, which a killed run goes on from, may name an earlier one.
+        checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=2, checkpoint_at_end=True),
+        callbacks=[_TrialProgress(iterations, config.seeds)],
+        verbose=0,
+    )
+    scheduler = None
+    if config.sweep and config.sweep.scheduler == "asha":
+        warm_start = max(setting.warm_start_iterations for setting in settings.values())
+        scheduler = _asha(warm_start + 1, max(iterations.values()))
+    tune_config = tune.TuneConfig(
+        scheduler=scheduler, trial_name_creator=_trial_name, trial_dirname_creator=_trial_name
+    )
+    return tune.Tuner(SoftRankPO, param_space=space, run_config=run_config, tune_config=tune_config)
+
+
+def _asha(first: int, last: int) -> ASHAScheduler:
+    """Of those that came as far, ends what is worse than the better half after `first`, 2 `first`, ... iterations."""
+    return ASHAScheduler(metric=VALIDATION_ACCURACY, mode="max", grace_period=first, max_t=last, reduction_factor=2)
+
+
+def _is_trained(iterations: dict[str, int], trial_id: str, result: dict[str, Any]) -> bool:
+    return result["training_iteration"] >= iterations[result["config"][SETTING]]
+
+
+def _run(tuner: tune.Tuner) -> tune.ResultGrid:
+    """Runs all trials that are not finished.
+
+    Raises:
+        EngineError: A trial failed.
+        OSError: What comes of the trials could not be written.
+    """
+    logger, errors = logging.getLogger("ray.tune"), _Errors()
+    logger.addHandler(errors)
+    logger.propagate = False
+    try:
+        trials = tuner.fit()
+        if not trials.errors:
+            return trials
+    except Exception:  # what Tune could not write, it may fail to read
+        errors.raise_unwritable()
+        raise
+    finally:
+        logger.removeHandler(errors)
+        logger.propagate = True
+    errors.raise_unwritable()
+    first = trials.errors[0]
+    cause = getattr(first, "cause", None)
+    raise EngineError(
+        f"{len(trials.errors)} of {len(trials)} trials failed; the same command tries them again. "
+        f"The first failed with:\n{cause if isinstance(cause, MPDFError) else first}"
+    )
+
+
+class _Errors(logging.Handler):
+    """Keeps the exceptions of trials and of saving them, which Tune logs with their tracebacks."""
+
+    def __init__(self):
+        super().__init__()
+        self._exceptions: list[BaseException] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.ERROR:
+            logging.getLogger("ray").handle(record)
+        elif record.exc_info and record.exc_info[1]:
+            self._exceptions.append(record.exc_info[1])
+
+    def raise_unwritable(self) -> None:
+        """Raises the first that says that a folder cannot be written."""
+        for exception in self._exceptions:
+            cause = getattr(exception, "cause", exception)
+            if isinstance(cause, OSError) and cause.errno in _UNWRITABLE:
+                raise cause
+
+
+def _trial_name(trial: Trial) -> str:
+    return f"{trial.config[SETTING]}-seed{trial.config['seed']}"
+
+
+class _TrialProgress(tune.Callback):
+    """Iterations of all trials together, with the last one's accuracy and shares of Persist, Refine and Concede."""
+
+    def __init__(self, iterations: dict[str, int], seeds: int):
+        self._iterations, self._seeds = iterations, seeds
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[debates]}"),
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(*columns, console=cli.console)
+        self._task = self._bar.add_task("Training", total=sum(iterations.values()) * seeds, debates="")
+
+    def __reduce__(self):
+        """The Tuner saves its callbacks; a terminal's progress bar begins anew."""
+        return type(self), (self._iterations, self._seeds)
+
+    def setup(self, **info) -> None:
+        self._bar.start()
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info) -> None:
+        debate = result["env_runners"]["debate"]
+        shares = "/".join(f"{100 * debate[name]:.0f}" for name in ACTIONS)
+        held = not math.isnan(debate["accuracy"])  # not where the corpus is static
+        self._bar.update(
+            self._task,
+            completed=sum(self._done(other, result if other is trial else other.last_result or {}) for other in trials),
+            debates=f"accuracy {debate['accuracy']:.3f}, P/R/C {shares} %" if held else "no new debates",
+        )
+
+    def _done(self, trial: Trial, result: dict) -> int:
+        """Iterations, those included that a trial that was ended early is spared."""
+        return self._iterations[trial.config[SETTING]] if result.get("done") else result.get("training_iteration", 0)
+
+    def on_experiment_end(self, trials: list[Trial], **info) -> None:
+        self._bar.stop()
