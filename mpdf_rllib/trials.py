@@ -10,11 +10,11 @@ from typing import Any
 from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mpdf_rllib import cli, run_folder
 from mpdf_rllib.algorithms.softrankpo import SoftRankPO, SoftRankPOConfig
+from mpdf_rllib.asha import ResumedASHA
 from mpdf_rllib.baselines.bounds import fit_calibration
 from mpdf_rllib.config import AlgorithmSection, ExperimentConfig
 from mpdf_rllib.envs.debate import ACTIONS
@@ -159,9 +159,9 @@ def _tuner(config: ExperimentConfig, settings: Settings, space: dict[str, Any]) 
     return tune.Tuner(SoftRankPO, param_space=space, run_config=run_config, tune_config=tune_config)
 
 
-def _asha(first: int, last: int) -> ASHAScheduler:
+def _asha(first: int, last: int) -> ResumedASHA:
     """Of those that came as far, ends what is worse than the better half after `first`, 2 `first`, ... iterations."""
-    return ASHAScheduler(metric=VALIDATION_ACCURACY, mode="max", grace_period=first, max_t=last, reduction_factor=2)
+    return ResumedASHA(metric=VALIDATION_ACCURACY, mode="max", grace_period=first, max_t=last, reduction_factor=2)
 
 
 def _is_trained(iterations: dict[str, int], trial_id: str, result: dict[str, Any]) -> bool:

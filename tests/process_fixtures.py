@@ -117,7 +117,7 @@ class Experiment:
 
 def without_places(output: str) -> list[str]:
     """What was printed but where the run and its recording lie."""
-    return [line for line in output.splitlines() if not line.startswith(("run:", "recording:"))]
+    return [line for line in output.splitlines() if not line.startswith(("run:", "recording:", "best:"))]
 
 
 def cpu_seconds() -> float:
