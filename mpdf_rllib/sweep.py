@@ -22,7 +22,7 @@ from mpdf_rllib.evaluate import greedy
 from mpdf_rllib.questions import Question
 from mpdf_rllib.record import record
 from mpdf_rllib.results import Estimate, SystemResult, accuracy, shown
-from mpdf_rllib.sweep_config import held_out, settings_of, swept_values
+from mpdf_rllib.sweep_config import are_held_out, settings_of, swept_values
 from mpdf_rllib.trials import replaying, run_trials
 
 
@@ -62,10 +62,10 @@ def sweep(config: ExperimentConfig, fresh: bool = False) -> list[ComparedSetting
     assert config.sweep is not None
     run_folder.prepare(config, fresh)
     trees = record(config).train
-    validation = np.array(held_out(trees.questions, config.sweep.validation))
-    training = replaying(config, trees.of_questions(~validation)) | {"questions": partial(questions_of, config, False)}
+    validation = np.array(are_held_out(trees.questions, config.sweep.validation))
+    training = replaying(config, trees.of_questions(~validation)) | {"questions": partial(training_questions, config)}
     settings = settings_of(config.algorithm, config.sweep)
-    trials = run_trials(config, settings, training, partial(questions_of, config, True))
+    trials = run_trials(config, settings, training, partial(validation_questions, config))
 
     unseen = trees.of_questions(validation)
     compared = []
@@ -83,12 +83,21 @@ def sweep(config: ExperimentConfig, fresh: bool = False) -> list[ComparedSetting
     return compared
 
 
-def questions_of(config: ExperimentConfig, validation: bool) -> list[Question]:
-    """The training questions that settings are compared on, or those that are left to learn from."""
+def training_questions(config: ExperimentConfig) -> list[Question]:
+    """The training questions that the sweep's trials learn from."""
+    return _part(config, held_out=False)
+
+
+def validation_questions(config: ExperimentConfig) -> list[Question]:
+    """The training questions that the sweep compares settings on."""
+    return _part(config, held_out=True)
+
+
+def _part(config: ExperimentConfig, held_out: bool) -> list[Question]:
     assert config.sweep is not None
     questions = config.questions_of("train")
-    flags = held_out(questions, config.sweep.validation)
-    return [question for question, flag in zip(questions, flags, strict=True) if flag == validation]
+    flags = are_held_out(questions, config.sweep.validation)
+    return [question for question, flag in zip(questions, flags, strict=True) if flag == held_out]
 
 
 def best_config(config: ExperimentConfig, compared: list[ComparedSetting]) -> ExperimentConfig:
@@ -114,17 +123,18 @@ def print_sweep(config: ExperimentConfig, compared: list[ComparedSetting]) -> No
 def sweep_table(config: ExperimentConfig, compared: list[ComparedSetting]) -> Table:
     """The table of all settings."""
     assert config.sweep is not None
-    questions = len(questions_of(config, True))
+    questions = len(validation_questions(config))
     table = Table(
         title=f"{questions} of the training questions, held out to compare settings, {config.seeds} seeds; accuracy "
-        "with 95 % bootstrap intervals over questions and seeds; generated tokens a question; mean iterations",
+        "with 95 % bootstrap intervals over questions and seeds; generated tokens a question; iterations trained",
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
     )
-    for key in ("setting", *config.sweep.space, "accuracy", "tokens", "iterations"):
-        table.add_column(key.rpartition(".")[2], overflow="fold")
+    for key in ("setting", *config.sweep.space, "accuracy", "tokens", "trained"):
+        # Of several words only the header is broken where the terminal is narrow.
+        table.add_column(key.rpartition(".")[2].replace("_", " "), no_wrap=key in ("setting", "accuracy"))
     for row in compared:
         values = swept_values(row.setting, config.sweep).values()
         table.add_row(

@@ -56,7 +56,7 @@ class SweepConfig(Section):
         return self
 
 
-def held_out(questions: Sequence[Question], share: float) -> list[bool]:
+def are_held_out(questions: Sequence[Question], share: float) -> list[bool]:
     """Whether each question is one to compare settings on; a hash of its id decides, so that all processes agree."""
     order = sorted(range(len(questions)), key=lambda q: hashlib.sha256(questions[q].id.encode()).digest())
     chosen = {*order[: max(1, round(share * len(questions)))]}

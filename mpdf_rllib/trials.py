@@ -109,9 +109,7 @@ def _evaluate_on(questions: Questions, config: SoftRankPOConfig) -> None:
     config.evaluation(
         evaluation_interval=1,
         evaluation_duration=debates,
-        evaluation_duration_unit="episodes",
         evaluation_config={
-            "explore": False,
             "num_envs_per_env_runner": debates,
             "env_config": {"questions": questions, "credit": "step"},
         },

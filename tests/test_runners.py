@@ -224,13 +224,15 @@ class TestEvaluation:
         assert {*second["env_runners"]["num_agent_steps_sampled"]} == {*AGENTS}
         assert second["env_runners"]["episode_len_mean"] == 3
         assert_env_runners_hold_the_learners_weights(algorithm.eval_env_runner_group, algorithm)
+        for flat, name in (("validation_accuracy", "accuracy"), ("validation_tokens", "generated_tokens")):
+            assert second[flat] == debates["debate"][name]
         # The same questions and the most probable actions each time.
         again = algorithm.evaluate()["env_runners"]
         for name in ("accuracy", "generated_tokens", "persist", "refine", "concede"):
             assert float(again["debate"][name]) == pytest.approx(float(debates["debate"][name]))
 
         # Trap 7: no iteration tells again of an evaluation that was before it.
-        assert "evaluation" not in algorithm.train()
+        assert not {"evaluation", "validation_accuracy", "validation_tokens"} & algorithm.train().keys()
         algorithm.restore_from_path(tmp_path)
         assert_env_runners_hold_the_learners_weights(algorithm.eval_env_runner_group, algorithm)
         algorithm.stop()

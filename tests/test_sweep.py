@@ -17,7 +17,7 @@ from mpdf_rllib.config_file import load_config
 from mpdf_rllib.engine import run
 from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
 from mpdf_rllib.errors import ConfigError
-from mpdf_rllib.sweep import questions_of
+from mpdf_rllib.sweep import training_questions, validation_questions
 from mpdf_rllib.sweep_config import settings_of, swept_values
 from mpdf_rllib.train import train
 
@@ -123,11 +123,11 @@ def test_a_wrong_sweep_is_named_with_its_value_and_the_remedy(sweep, message, tm
 
 def test_settings_are_compared_on_training_questions_that_are_not_trained_on():
     experiment = config()
-    held_out, left = ({q.id for q in questions_of(experiment, validation)} for validation in (True, False))
+    held_out, left = ({q.id for q in part(experiment)} for part in (validation_questions, training_questions))
     assert len(held_out) == VALIDATION and not held_out & left
     assert held_out | left == {q.id for q in experiment.questions_of("train")}
     assert not (held_out | left) & {q.id for q in experiment.questions_of("test")}
-    sources = [q.source for q in questions_of(experiment, True)]
+    sources = [q.source for q in validation_questions(experiment)]
     assert len({*sources}) > 1, "the first questions alone"
 
 
