@@ -16,6 +16,7 @@ from mpdf_rllib import cli, run_folder
 from mpdf_rllib.algorithms.softrankpo import SoftRankPO, SoftRankPOConfig
 from mpdf_rllib.asha import ResumedASHA
 from mpdf_rllib.baselines.bounds import fit_calibration
+from mpdf_rllib.cluster import start_ray
 from mpdf_rllib.config import AlgorithmSection, ExperimentConfig
 from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.envs.debate_metrics import VALIDATION_ACCURACY
