@@ -84,6 +84,8 @@ class AlgorithmSection(Section):
     objective: Literal["rank_matching", "log_policy"] = "rank_matching"
     """Of stage two: Eq. 4 on advantages [ours], or Eq. 3 as printed [paper]."""
     entropy_coeff: Annotated[float, Field(ge=0)] = 0.0
+    env_runners: Annotated[int, Field(ge=0)] = 0
+    """RLlib's remote env runners, which share the debates out; 0: they are held where the policy learns."""
     static_corpus: bool = False
     """Whether stage two learns from the debates of its first iteration alone [paper]."""
     warm_start_iterations: Annotated[int, Field(ge=0)] = 2
@@ -122,6 +124,9 @@ class ExperimentConfig(Section):
     questions: QuestionsConfig
     team: TeamConfig = TeamConfig()
     engine: EngineConfig = VLLMConfig()
+    live: bool = False
+    """Whether debates ask the engine while the policy learns, and record what they are answered, in place of recording
+    all that training debates could ask for before."""
     record: RecordConfig = RecordConfig()
     algorithm: AlgorithmSection = AlgorithmSection()
     sweep: SweepConfig | None = None
@@ -130,9 +135,18 @@ class ExperimentConfig(Section):
     @field_validator("sweep")
     @classmethod
     def _comes_to_settings(cls, sweep: SweepConfig | None, info: ValidationInfo) -> SweepConfig | None:
+        if sweep and info.data.get("live"):
+            raise ValueError("settings are compared on recorded debates: leave live out, or the sweep")
         if sweep and "algorithm" in info.data:
             settings_of(info.data["algorithm"], sweep)
         return sweep
+
+    @field_validator("algorithm")
+    @classmethod
+    def _can_be_live(cls, algorithm: AlgorithmSection, info: ValidationInfo) -> AlgorithmSection:
+        if info.data.get("live") and "outcome" in algorithm.credits:
+            raise ValueError("outcome credit is calibrated on recorded solutions: leave live out, or credits.outcome")
+        return algorithm
 
     @field_validator("run_folder")
     @classmethod

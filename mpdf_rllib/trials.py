@@ -3,10 +3,12 @@
 import errno
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import ray
 from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.experiment import Trial
@@ -22,7 +24,7 @@ from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.envs.debate_metrics import VALIDATION_ACCURACY
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.solution_tree import SolutionTree
-from mpdf_rllib.errors import EngineError, MPDFError
+from mpdf_rllib.errors import ConfigError, EngineError, MPDFError
 from mpdf_rllib.questions import Question
 
 Questions = Callable[[], Sequence[Question]]
@@ -31,6 +33,9 @@ Settings = Mapping[str, AlgorithmSection]
 
 SETTING = "__setting__"
 """Where a trial's config names its setting; RLlib has no such key."""
+_CPUS = {"main_process": 1.0, "env_runner": 1.0}
+_LIVE_CPUS = {"main_process": 0.5, "env_runner": 0.25}
+"""Live debates wait for the engine."""
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
@@ -65,6 +70,7 @@ def run_trials(
         if validation:
             _evaluate_on(validation, configs[name])
     start_ray()
+    _check_room(config)
     with run_folder.writing(config.run_path):
         trials = _run(_tuner(config, settings, _space(configs, config.seeds)))
     if not all((trial.metrics or {}).get("done") for trial in trials):
@@ -73,14 +79,31 @@ def run_trials(
     return {name: [trial for trial in by_seed if trial.config[SETTING] == name] for name in settings}
 
 
+def _check_room(config: ExperimentConfig) -> None:
+    cpus = _LIVE_CPUS if config.live else _CPUS
+    needed = cpus["main_process"] + config.algorithm.env_runners * cpus["env_runner"]
+    there = ray.cluster_resources().get("CPU", 0)
+    if needed > there and "RAY_ADDRESS" not in os.environ:  # a cluster may grow
+        raise ConfigError(
+            f"algorithm.env_runners: {config.algorithm.env_runners}: a trial needs {needed:g} CPUs and Ray has "
+            f"{there:g}; lower it, or run on a larger machine or a cluster"
+        )
+
+
 def algorithm_config(config: ExperimentConfig, env_config: dict[str, Any]) -> SoftRankPOConfig:
     """The experiment's RLlib config on the questions of an env config, for `build_algo()` or a Tuner."""
     settings = config.algorithm
     debates = len(env_config["questions"]()) * settings.passes
+    cpus = _LIVE_CPUS if config.live else _CPUS
     return (
         SoftRankPOConfig()
         .environment(DeliberationEnv, env_config=env_config)
-        .env_runners(num_envs_per_env_runner=debates)
+        .env_runners(
+            num_env_runners=settings.env_runners,
+            num_envs_per_env_runner=math.ceil(debates / max(settings.env_runners, 1)),
+            num_cpus_per_env_runner=cpus["env_runner"],
+        )
+        .resources(num_cpus_for_main_process=cpus["main_process"])
         .training(
             tau=settings.tau,
             beta=settings.beta,
@@ -153,7 +176,10 @@ def _tuner(config: ExperimentConfig, settings: Settings, space: dict[str, Any]) 
         warm_start = max(setting.warm_start_iterations for setting in settings.values())
         scheduler = _asha(warm_start + 1, max(iterations.values()))
     tune_config = tune.TuneConfig(
-        scheduler=scheduler, trial_name_creator=_trial_name, trial_dirname_creator=_trial_name
+        scheduler=scheduler,
+        trial_name_creator=_trial_name,
+        trial_dirname_creator=_trial_name,
+        max_concurrent_trials=1 if config.live else None,  # what one has recorded the next replays
     )
     return tune.Tuner(SoftRankPO, param_space=space, run_config=run_config, tune_config=tune_config)
 

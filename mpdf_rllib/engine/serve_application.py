@@ -133,7 +133,8 @@ def _llm_config(name: str, model: ResolvedModel, config: ServeConfig) -> dict[st
     hardware: dict[str, Any] = {"accelerator_type": config.accelerator}
     environment = dict(ENVIRONMENT)
     if cpu:
-        hardware = {"accelerator_config": {"kind": "cpu"}, "placement_group_config": {"bundles": [{"CPU": 1}]}}
+        # The replica's own CPU, which Ray Serve LLM adds to the first bundle, is all that it reserves.
+        hardware = {"accelerator_config": {"kind": "cpu"}, "placement_group_config": {"bundles": [{"CPU": 0}]}}
         if (ray.cluster_resources().get("CPU", 0)) <= SMALL_MACHINE_CORES:
             environment["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
     return {
