@@ -6,19 +6,46 @@ import os
 import ray
 
 from mpdf_rllib import cli
+from mpdf_rllib.errors import ConfigError
+
+
+def is_shared() -> bool:
+    """Whether Ray is a cluster's, which may grow, and not this machine's, started by the command."""
+    return "RAY_ADDRESS" in os.environ
+
+
+def check_room(remedy: str, **needed: float) -> None:
+    """Checks that there is room for what will be asked of Ray, which would wait for it for ever.
+
+    Args:
+        remedy: The key of the config, its value, and what to do.
+        needed: Amounts by Ray's names of resources.
+
+    Raises:
+        ConfigError: This machine has less.
+    """
+    there = ray.cluster_resources()
+    short = {name: amount for name, amount in needed.items() if amount > there.get(name, 0)}
+    if short and not is_shared():
+        lacking = " and ".join(
+            f"{amount:g} {name}s, of which Ray has {there.get(name, 0):g}" for name, amount in short.items()
+        )
+        raise ConfigError(f"{remedy}: it needs {lacking}")
 
 
 def start_ray() -> None:
     """Joins the cluster that RAY_ADDRESS names, or starts Ray on this machine, where it isn't yet."""
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Ray's core warns on the terminal of every actor that Ray Data and RLlib make.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Seconds between savings of what Tune knows of the trials, which a killed run goes on from.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
     if not ray.is_initialized():
         with cli.console.status("Starting Ray"):
             # RLlib iterates over sets of agent ids: without it equal seeds would draw different actions.
             runtime_env = {"env_vars": {"PYTHONHASHSEED": "0"}}
-            if "RAY_ADDRESS" in os.environ:
+            if is_shared():
                 ray.init(log_to_driver=False, runtime_env=runtime_env)
             else:
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=runtime_env)

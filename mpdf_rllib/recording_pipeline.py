@@ -15,11 +15,13 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.data.exceptions import ExecutionTimeoutError
 
+from mpdf_rllib.cluster import check_room
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.engine import Engine, Generation, GenerationRequest, run
 from mpdf_rllib.engine.recording_files import owner
-from mpdf_rllib.errors import MPDFError
+from mpdf_rllib.errors import EngineError, MPDFError
 from mpdf_rllib.questions import Question, Split
 from mpdf_rllib.recorded_trees import RecordedTrees
 
@@ -27,6 +29,8 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 SHARDS_IN_FLIGHT = 4
 """Of an actor: together some hundred requests, which fill the batches of its engine."""
 _FEWEST_SHARDS, _SMALLEST_SHARD, _LARGEST_SHARD = 32, 8, 64
+_PATIENCE = 10.0
+"""Times an engine's limit: how long one shard may take."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,14 @@ def record_questions(config: ExperimentConfig, questions: dict[Split, list[str]]
         max_concurrent_calls_per_actor=SHARDS_IN_FLIGHT,
         enable_true_multi_threading=True,
     )
-    _quiet()
+    gpus = _gpus(config)
+    check_room(
+        "record.cpus_per_worker and gpus_per_worker, lower them or run on a cluster",
+        CPU=config.record.cpus_per_worker,
+        GPU=gpus,
+    )
+    patience = _PATIENCE * config.engine.timeout_s
+    _configure(patience)
     results = ray.data.from_items(dealt, override_num_blocks=len(dealt)).map_batches(
         _Recorder,
         batch_size=1,
@@ -78,11 +89,17 @@ def record_questions(config: ExperimentConfig, questions: dict[Split, list[str]]
         compute=pool,
         fn_constructor_args=(config, shards),
         num_cpus=config.record.cpus_per_worker,
-        num_gpus=_gpus(config),
+        num_gpus=gpus,
     )
     try:
         for row in results.iter_rows():
             yield Recorded(**row)
+    except ExecutionTimeoutError as error:
+        raise EngineError(
+            f"Recording stands still: no shard of questions was finished for {patience:g} s, 10 engine.timeout_s. "
+            f"If a node was lost, Ray waits for room for one of {config.record.workers} workers: add a node or lower "
+            "record.workers. What was made is recorded: the same command goes on there."
+        ) from error
     except ray.exceptions.RayError as error:
         raise _cause(error) from error
 
@@ -145,8 +162,9 @@ class _KeptOpen:
         pass
 
 
-def _quiet() -> None:
+def _configure(patience: float) -> None:
     context = DataContext.get_current()
+    context.execution_no_progress_timeout_s = patience
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -3,12 +3,10 @@
 import errno
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import ray
 from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.experiment import Trial
@@ -18,13 +16,13 @@ from mpdf_rllib import cli, run_folder
 from mpdf_rllib.algorithms.softrankpo import SoftRankPO, SoftRankPOConfig
 from mpdf_rllib.asha import ResumedASHA
 from mpdf_rllib.baselines.bounds import fit_calibration
-from mpdf_rllib.cluster import start_ray
+from mpdf_rllib.cluster import check_room, start_ray
 from mpdf_rllib.config import AlgorithmSection, ExperimentConfig
 from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.envs.debate_metrics import VALIDATION_ACCURACY
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.solution_tree import SolutionTree
-from mpdf_rllib.errors import ConfigError, EngineError, MPDFError
+from mpdf_rllib.errors import EngineError, MPDFError
 from mpdf_rllib.questions import Question
 
 Questions = Callable[[], Sequence[Question]]
@@ -70,24 +68,17 @@ def run_trials(
         if validation:
             _evaluate_on(validation, configs[name])
     start_ray()
-    _check_room(config)
+    cpus = _LIVE_CPUS if config.live else _CPUS
+    check_room(
+        f"algorithm.env_runners {config.algorithm.env_runners}, lower it or run on a cluster",
+        CPU=cpus["main_process"] + config.algorithm.env_runners * cpus["env_runner"],
+    )
     with run_folder.writing(config.run_path):
         trials = _run(_tuner(config, settings, _space(configs, config.seeds)))
     if not all((trial.metrics or {}).get("done") for trial in trials):
         raise KeyboardInterrupt  # the Tuner stops gracefully at the first Ctrl-C
     by_seed = sorted(trials, key=lambda trial: trial.config["seed"])
     return {name: [trial for trial in by_seed if trial.config[SETTING] == name] for name in settings}
-
-
-def _check_room(config: ExperimentConfig) -> None:
-    cpus = _LIVE_CPUS if config.live else _CPUS
-    needed = cpus["main_process"] + config.algorithm.env_runners * cpus["env_runner"]
-    there = ray.cluster_resources().get("CPU", 0)
-    if needed > there and "RAY_ADDRESS" not in os.environ:  # a cluster may grow
-        raise ConfigError(
-            f"algorithm.env_runners: {config.algorithm.env_runners}: a trial needs {needed:g} CPUs and Ray has "
-            f"{there:g}; lower it, or run on a larger machine or a cluster"
-        )
 
 
 def algorithm_config(config: ExperimentConfig, env_config: dict[str, Any]) -> SoftRankPOConfig:
@@ -104,6 +95,7 @@ def algorithm_config(config: ExperimentConfig, env_config: dict[str, Any]) -> So
             num_cpus_per_env_runner=cpus["env_runner"],
         )
         .resources(num_cpus_for_main_process=cpus["main_process"])
+        .learners(num_cpus_per_learner=cpus["main_process"])  # the learner is there too, and the larger counts
         .training(
             tau=settings.tau,
             beta=settings.beta,

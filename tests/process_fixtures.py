@@ -51,6 +51,11 @@ class Experiment:
         (self._folder / "sitecustomize.py").write_text(fault)
         self._environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(self._folder), str(REPOSITORY)])}
 
+    def join(self, address: str) -> None:
+        """Has every later process run on this cluster."""
+        own = ("RAY_OVERRIDE_RESOURCES", "RAY_ADDRESS")
+        self._environment = {k: v for k, v in self._environment.items() if k not in own} | {"RAY_ADDRESS": address}
+
     def load(self) -> ExperimentConfig:
         return load_config(self._config, self._places())
 

@@ -10,7 +10,7 @@ import ray
 
 from mpdf_rllib.engine.config import ReplicasConfig, ServeConfig
 from mpdf_rllib.engine.models import ResolvedModel, is_hub_id
-from mpdf_rllib.engine.vllm_engine import CPU_DEFAULTS, DEFAULTS, ENVIRONMENT, SMALL_MACHINE_CORES
+from mpdf_rllib.engine.vllm_engine import CPU_DEFAULTS, DEFAULTS, ENVIRONMENT, SMALL_MACHINE_CORES, check_names
 from mpdf_rllib.errors import ConfigError, EngineError, MPDFError
 
 _NAMESPACE = "mpdf_rllib"
@@ -64,6 +64,7 @@ class _Starter:
                 f"engine.kind: 'serve' needs Ray Serve LLM, which could not be imported ({error}). Install it by "
                 '`pip install "mpdf-rllib[cpu]"`, or "mpdf-rllib[gpu]" where there is a GPU.'
             ) from error
+        check_names(config.args)
         name = _application_name(models, config)
         host = _EVERYWHERE if sum(node["Alive"] for node in ray.nodes()) > 1 else _LOCAL
         serve.start(http_options={"host": host, "port": config.port, "location": "EveryNode"})

@@ -148,7 +148,7 @@ class VLLMEngine:
                 f"The engine needs vLLM, which could not be imported ({error}). "
                 'Install it by `pip install "mpdf-rllib[cpu]"`, or "mpdf-rllib[gpu]" where there is a GPU.'
             ) from error
-        _check_names(self._args, {field.name for field in dataclasses.fields(AsyncEngineArgs)} - {"model"})
+        check_names(self._args)
         model = resolve_model(self._model)
         defaults = DEFAULTS | (CPU_DEFAULTS if current_platform.is_cpu() else {})
         try:
@@ -177,7 +177,15 @@ class VLLMEngine:
             raise EngineError(f"The engine of {self._model!r} was closed.")
 
 
-def _check_names(args: dict[str, Any], known: set[str]) -> None:
+def check_names(args: dict[str, Any]) -> None:
+    """Checks that vLLM, which has to be installed, knows all arguments.
+
+    Raises:
+        ConfigError: It does not; names the nearest that it knows.
+    """
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)} - {"model"}
     for name in args:
         if name not in known:
             nearest = difflib.get_close_matches(name, sorted(known), n=1)
