@@ -1,7 +1,6 @@
 """`python -m mpdf_rllib.bench`: speeds as ratios, each pair measured in one run on the same machine."""
 
 import argparse
-import asyncio
 import contextlib
 import copy
 import functools
@@ -29,18 +28,17 @@ from mpdf_rllib import cli
 from mpdf_rllib.algorithms.ppo import ppo_config
 from mpdf_rllib.algorithms.softrankpo import SoftRankPOConfig
 from mpdf_rllib.algorithms.whole_debates import WholeDebates
-from mpdf_rllib.engine import GenerationRequest, RecordingEngine, run
+from mpdf_rllib.bench_engines import FAMILIES, bench_live, bench_recording, bench_workers
+from mpdf_rllib.engine import run
 from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
-from mpdf_rllib.engine.vllm_engine import VLLMEngine
 from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.envs.debate_metrics import DebateMetrics
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
 from mpdf_rllib.envs.deliberation_vector_env import DeliberationVectorEnv
 from mpdf_rllib.envs.team import Team
-from mpdf_rllib.questions import Family, Split, generate_questions
+from mpdf_rllib.questions import generate_questions
 
-FAMILIES: tuple[Family, ...] = ("multiplication", "addition", "arithmetic")
 SECONDS = 5.0
 
 
@@ -192,58 +190,6 @@ def _rate(work: Callable[[], int]) -> float:
     return done / (time.perf_counter() - start)
 
 
-async def bench_recording(engine: VLLMEngine, questions: int = 120) -> tuple[float, float]:
-    """Generated tokens/s of recording whole trees, and of raw vLLM given the same requests all at once."""
-    team = Team(critic=False)
-    requests: list[GenerationRequest] = []
-    llm = await engine.llm()
-
-    class Listening:
-        fingerprint = engine.fingerprint
-
-        async def generate(self, request: GenerationRequest):
-            requests.append(request)
-            return await engine.generate(request)
-
-        async def close(self) -> None:
-            pass
-
-    async def record(split: Split) -> float:
-        tree = team.tree(generate_questions(FAMILIES, split, questions))
-        await engine.reset_prefix_cache()
-        with tempfile.TemporaryDirectory() as folder:
-            recording = RecordingEngine(folder, engine.fingerprint, Listening)
-            start = time.perf_counter()
-            await team.fill(recording, tree, [(q, n) for q in range(questions) for n in range(tree.num_nodes)])
-            await recording.close()
-            return tree.tokens[..., 2].sum() / (time.perf_counter() - start)
-
-    async def raw() -> float:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        async def ask(index: int, request: GenerationRequest) -> int:
-            sampling = SamplingParams(
-                temperature=request.sampling.temperature,
-                max_tokens=request.sampling.max_tokens,
-                stop=list(request.sampling.stop),
-                logprobs=0,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
-            async for output in llm.generate(request.prompt, sampling, f"raw-{index}"):
-                final = output
-            return len(final.outputs[0].token_ids)
-
-        await engine.reset_prefix_cache()
-        start = time.perf_counter()
-        tokens = await asyncio.gather(*(ask(index, request) for index, request in enumerate(requests)))
-        return sum(tokens) / (time.perf_counter() - start)
-
-    await record("train")
-    requests.clear()
-    return await record("test"), await raw()
-
-
 def main(argv: list[str] | None = None) -> None:
     """Prints all speeds; the ratios are what to compare between machines."""
     arguments = argparse.ArgumentParser(prog="python -m mpdf_rllib.bench", description=__doc__)
@@ -268,16 +214,23 @@ def main(argv: list[str] | None = None) -> None:
     settled, at_last = bench_memory()
     out(f"memory: {settled:.0f} MiB after 200 iterations, {at_last:.0f} after 1,000")
     ray.shutdown()
+    one, *more = bench_workers()
+    scales = ", ".join(f"{workers} {rate / workers / one[1]:.2f}" for workers, rate in more)
+    out(
+        f"recording workers, engines of fixed speed: 1 makes {one[1]:,.0f} generations/s; scaling with "
+        f"{scales} (at least 0.9)"
+    )
     if options.without_model:
         return
-    engine = VLLMEngine("smollm2-135m-instruct")
-    try:
-        recording, raw = run(bench_recording(engine))
-    finally:
-        run(engine.close())
+    recording, raw = bench_recording()
     out(
         f"recording: {recording:,.0f} tokens/s, raw vLLM on the same requests at once: {raw:,.0f}; "
         f"ratio {recording / raw:.2f} (at least 0.9)"
+    )
+    live, raw = bench_live()
+    out(
+        f"live training, 2 env runners: {live:,.0f} tokens/s, the same requests straight to the shared engine: "
+        f"{raw:,.0f}; ratio {live / raw:.2f} (at least 0.9)"
     )
 
 
