@@ -1,16 +1,19 @@
 """Places that are full, may not be read or written, or are none."""
 
 import asyncio
+import dataclasses
 import itertools
+import threading
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from recording_fixtures import echo, make_request, record, replay, requests_of
+from recording_fixtures import ODD, echo, make_request, record, replay, requests_of
 
 from mpdf_rllib.engine import RecordingEngine, run
+from mpdf_rllib.engine.recording_files import RecordingFolder, as_row
 from mpdf_rllib.engine.scripted import ScriptedEngine
 from mpdf_rllib.errors import ConfigError, DataError
 
@@ -118,3 +121,24 @@ def test_a_folder_that_may_not_be_read() -> None:
     fsspec.register_implementation("locked", Locked, clobber=True)
     with pytest.raises(ConfigError, match=r"'locked://recording' cannot be opened: .*Permission denied.*may read"):
         RecordingEngine("locked://recording", "model", None)
+
+
+class Together(MemoryFileSystem):
+    """Hands out a file only when four are asked for at once."""
+
+    protocol = "together"
+    store: dict[str, Any] = {}
+    pseudo_dirs = [""]
+    four = threading.Barrier(4, timeout=30)
+
+    def cat_file(self, path: str, **settings: Any) -> Any:
+        self.four.wait()
+        return super().cat_file(path, **settings)
+
+
+def test_files_are_fetched_several_at_once_and_the_first_of_them_still_wins() -> None:
+    fsspec.register_implementation("together", Together, clobber=True)
+    folder = RecordingFolder("together://recording")
+    for text in map(str, range(8)):
+        folder.write([as_row("key", "model", make_request(), dataclasses.replace(ODD, text=text))])
+    assert [generation.text for generation in folder.read().values()] == ["0"]

@@ -17,6 +17,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import fsspec
@@ -56,10 +57,15 @@ _REQUEST = {
 SCHEMA = pa.schema(_REQUEST | _GENERATION)
 """Columns of a recording file: the request (prompt and sampling as JSON) and the generation, field by field."""
 
+_READ = pa.schema([SCHEMA.field(name) for name in ("question", "key", *_GENERATION)])
+
 _WRITTEN = re.compile(r"\d{20}-\d+-\d+(?:-(?P<shard>\d+)of(?P<shards>\d+))?-(?P<digest>[0-9a-f]{16})\.parquet")
 
 _OBJECT_STORES = {"s3", "gs"}
 """By fsspec's names of their protocols."""
+
+_FETCHED_AT_ONCE, _FETCHED_AHEAD = 16, 64
+"""Files of a recording, while it is read."""
 
 _written = itertools.count()
 
@@ -146,19 +152,17 @@ class RecordingFolder:
         with _opening(self.url):
             self._files.invalidate_cache()  # other processes write here too
             there = self._files.ls(self._root, detail=False) if self._files.exists(self._root) else []
-        for path in sorted(path for path in there if _is_recording(path)):
-            name = path.rsplit("/", 1)[-1]
+        paths = [path for path in sorted(there) if _is_recording(path) and self._may_concern(_name(path))]
+        for path, contents in self._fetched(paths):
+            name = _name(path)
             written = _WRITTEN.fullmatch(name)
-            if written and written["shards"] and not self._may_share(int(written["shard"]), int(written["shards"])):
-                continue
-            with _opening(self.url):
-                contents = self._files.cat_file(path)
             try:
                 if written and written["digest"] != _digest(contents):
                     raise ValueError("it is not what was written: cut short, or changed since")
-                table = pq.ParquetFile(pa.BufferReader(contents)).read(["key", "question", *_GENERATION])
-                table = self._owned(table)
-                for key, generation in _generations(table):
+                table = pq.ParquetFile(pa.BufferReader(contents)).read(_READ.names)
+                if table.schema.names != _READ.names:
+                    raise ValueError("it has other columns")
+                for key, generation in _generations(self._owned(table.cast(_READ))):
                     known.setdefault(key, generation)
             except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
                 self.skipped.append(name)
@@ -170,10 +174,24 @@ class RecordingFolder:
                 )
         return known
 
-    def _may_share(self, shard: int, shards: int) -> bool:
-        """Whether a question may be both this shard's and one's of another division."""
+    def _may_concern(self, name: str) -> bool:
+        """Whether a file may hold a question of this shard, also where it was written for one of another division."""
+        written = _WRITTEN.fullmatch(name)
+        if not written or not written["shards"]:
+            return True
         index, number = self._shard
-        return (index - shard) % math.gcd(number, shards) == 0
+        return (index - int(written["shard"])) % math.gcd(number, int(written["shards"])) == 0
+
+    def _fetched(self, paths: list[str]) -> Iterator[tuple[str, bytes]]:
+        """Paths and contents in the order given, several fetched at once: an object store takes its time for each."""
+        with ThreadPoolExecutor(_FETCHED_AT_ONCE) as pool:
+            for start in range(0, len(paths), _FETCHED_AHEAD):
+                ahead = paths[start : start + _FETCHED_AHEAD]
+                fetched = pool.map(self._files.cat_file, ahead)
+                for path in ahead:
+                    with _opening(self.url):
+                        contents = next(fetched)
+                    yield path, contents
 
     def _owned(self, table: pa.Table) -> pa.Table:
         """The table without the rows about other shards' questions, and without the column of questions."""
@@ -237,10 +255,7 @@ def as_row(key: str, fingerprint: str, request: GenerationRequest, generation: G
 
 
 def _generations(table: pa.Table) -> Iterator[tuple[str, Generation]]:
-    wanted = pa.schema([SCHEMA.field(name) for name in ("key", *_GENERATION)])
-    if table.schema.names != wanted.names:
-        raise ValueError("it has other columns")
-    keys, *fields = (_values(column) for column in table.cast(wanted).columns)
+    keys, *fields = map(_values, table.columns)
     for key, *values in zip(keys, *fields, strict=True):
         yield key, Generation(*values)
 
@@ -259,9 +274,12 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     return [tuple(numbers[start - first : end - first]) for start, end in itertools.pairwise(bounds)]
 
 
+def _name(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
 def _is_recording(path: str) -> bool:
-    name = path.rsplit("/", 1)[-1]
-    return name.endswith(".parquet") and not name.startswith(".")
+    return _name(path).endswith(".parquet") and not _name(path).startswith(".")
 
 
 def _digest(contents: bytes) -> str:
