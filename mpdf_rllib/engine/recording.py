@@ -15,6 +15,10 @@ from mpdf_rllib.engine.recording_files import RecordingFolder, as_row, as_stored
 from mpdf_rllib.engine.types import Engine, Generation, GenerationRequest
 from mpdf_rllib.errors import DataError
 
+FLUSH_EVERY = 512
+"""Generations."""
+FLUSH_SECONDS = 10.0
+
 
 class NotRecordedError(DataError):
     """A generation is not in the recording, and nothing may make it."""
@@ -37,8 +41,8 @@ class RecordingEngine:
         folder: str,
         fingerprint: str,
         make_inner: Callable[[], Engine] | None,
-        flush_every: int = 512,
-        flush_seconds: float = 10.0,
+        flush_every: int = FLUSH_EVERY,
+        flush_seconds: float = FLUSH_SECONDS,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         """Loads what is recorded.
@@ -69,7 +73,8 @@ class RecordingEngine:
         self._flushing: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
         self._failure: DataError | None = None
-        self._known = self._folder.read()
+        self._new: dict[str, Generation] = {}
+        self._recorded = self._folder.read()
 
     @property
     def skipped(self) -> list[str]:
@@ -85,7 +90,7 @@ class RecordingEngine:
             EngineError: The inner engine failed, or what it returned is no answer; nothing is recorded then.
         """
         key = request_key(self.fingerprint, request)
-        if generation := self._known.get(key):
+        if generation := self._new.get(key) or self._recorded.get(key):
             self.hits += 1
             return generation
         task = self._making.get(key)
@@ -128,7 +133,7 @@ class RecordingEngine:
         check_generation(request, generation)
         self.made += 1
         self.made_tokens += generation.generated_tokens
-        self._known[key] = generation
+        self._new[key] = generation
         self._pending.append(as_row(key, self.fingerprint, request, generation))
         self._schedule_flush()
         return generation

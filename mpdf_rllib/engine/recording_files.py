@@ -16,7 +16,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -139,7 +139,7 @@ class RecordingFolder:
                 self._files.rm(temporary)
             raise
 
-    def read(self) -> dict[str, Generation]:
+    def read(self) -> "Generations":
         """All generations by key; of several with one key the one in the first file by name.
 
         Files that are damaged or none of a recording are logged and skipped. Files of other names than `write` gives,
@@ -148,7 +148,7 @@ class RecordingFolder:
         Raises:
             ConfigError: What is there cannot be listed or fetched.
         """
-        known: dict[str, Generation] = {}
+        known = Generations()
         with _opening(self.url):
             self._files.invalidate_cache()  # other processes write here too
             there = self._files.ls(self._root, detail=False) if self._files.exists(self._root) else []
@@ -162,8 +162,7 @@ class RecordingFolder:
                 table = pq.ParquetFile(pa.BufferReader(contents)).read(_READ.names)
                 if table.schema.names != _READ.names:
                     raise ValueError("it has other columns")
-                for key, generation in _generations(self._owned(table.cast(_READ))):
-                    known.setdefault(key, generation)
+                known.add(self._owned(table.cast(_READ)))
             except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
                 self.skipped.append(name)
                 _logger.warning(
@@ -254,24 +253,39 @@ def as_row(key: str, fingerprint: str, request: GenerationRequest, generation: G
     }
 
 
-def _generations(table: pa.Table) -> Iterator[tuple[str, Generation]]:
-    keys, *fields = map(_values, table.columns)
-    for key, *values in zip(keys, *fields, strict=True):
-        yield key, Generation(*values)
+class Generations(Mapping[str, Generation]):
+    """Generations by key, left in the arrays that they were read into: as Python's own numbers they take far more."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, tuple[list[Callable[[int], Any]], int]] = {}
+
+    def add(self, table: pa.Table) -> None:
+        """Adds rows of the columns key and Generation's fields, but for those whose keys are there."""
+        keys, *fields = (_by_row(column.combine_chunks()) for column in table.columns)
+        for row in range(len(table)):
+            self._places.setdefault(keys(row), (fields, row))
+
+    def __getitem__(self, key: str) -> Generation:
+        fields, row = self._places[key]
+        return Generation(*(field(row) for field in fields))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    array = column.combine_chunks()
+def _by_row(array: pa.Array) -> Callable[[int], Any]:
+    """What gives the value in a row: a text, a number, or a tuple of numbers."""
     lists = pa.types.is_list(array.type)
     flat = array.flatten() if lists else array
     if array.null_count or flat.null_count:
         raise ValueError("it has gaps")
     if not lists:
-        return flat.to_pylist()
-    numbers = flat.to_numpy().tolist()
-    bounds = array.offsets.to_numpy().tolist()
-    first = bounds[0] if bounds else 0
-    return [tuple(numbers[start - first : end - first]) for start, end in itertools.pairwise(bounds)]
+        return lambda row: array[row].as_py()
+    numbers, ends = flat.to_numpy(), array.offsets.to_numpy() - array.offsets[0].as_py()
+    return lambda row: tuple(numbers[ends[row] : ends[row + 1]].tolist())
 
 
 def _name(path: str) -> str:
