@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from mpdf_rllib.cluster import check_room
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.engine import Engine, Generation, GenerationRequest, run
+from mpdf_rllib.engine.event_loop import in_thread
 from mpdf_rllib.engine.recording_files import owner
 from mpdf_rllib.errors import EngineError, MPDFError
 from mpdf_rllib.questions import Question, Split
@@ -138,7 +140,8 @@ class _Recorder:
         return [self._questions[split][question] for question in ids]
 
     async def _record(self, shard: int, train: list[Question], test: list[Question]) -> Recorded:
-        engine = self._config.make_recording(lambda: self._engine, (shard, self._shards))
+        recording = partial(self._config.make_recording, lambda: self._engine, (shard, self._shards))
+        engine = await in_thread(recording)  # listing the folder does not hold up the other shards
         trees = RecordedTrees.empty(self._team, train, test)
         started = time.monotonic()
         try:
