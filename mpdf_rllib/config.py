@@ -47,14 +47,18 @@ class TeamConfig(Section):
 
     @model_validator(mode="after")
     def _can_be_recorded(self) -> "TeamConfig":
-        below = self.refine_samples * (self.agents if self.refiner == "actor" else 1)
-        solutions = self.agents * sum(below**depth for depth in range(self.rounds + 1))
-        if solutions > MAX_SOLUTIONS:
+        if self.solutions > MAX_SOLUTIONS:
             raise ValueError(
-                f"a question would have {solutions:,} solutions to record, more than {MAX_SOLUTIONS:,}; "
+                f"a question would have {self.solutions:,} solutions to record, more than {MAX_SOLUTIONS:,}; "
                 "lower team.rounds, agents or refine_samples, or let the author refine"
             )
         return self
+
+    @property
+    def solutions(self) -> int:
+        """Solutions in a question's tree, which holds every debate about it."""
+        below = self.refine_samples * (self.agents if self.refiner == "actor" else 1)
+        return self.agents * sum(below**depth for depth in range(self.rounds + 1))
 
 
 class RecordConfig(Section):

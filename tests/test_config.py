@@ -248,7 +248,7 @@ def command(name: str, *arguments: str | Path, cwd: Path) -> subprocess.Complete
     return subprocess.run(program, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("name", ["record", "train", "evaluate"])
+@pytest.mark.parametrize("name", ["record", "train", "evaluate", "cost"])
 def test_dry_run_prints_the_resolved_config_and_does_nothing(name, file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = command(name, "--config", file, "--set", "seeds=2", "--dry-run", cwd=tmp_path)
