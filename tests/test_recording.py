@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,20 @@ def test_loading_12000_generations_takes_less_than_a_second(tmp_path: Path) -> N
     seconds = time.perf_counter() - started
     assert run(engine.generate(requests[-1])) == generation
     assert seconds < 1.0
+
+
+def test_a_loaded_generation_of_300_tokens_takes_6_kilobytes_of_memory(tmp_path: Path) -> None:
+    generation = Generation("x" * 1200, tuple(range(300)), (-0.25,) * 300, tuple(range(300)), "stop", 282, 256, 300)
+    requests = requests_of(1000)
+    record(tmp_path, requests, ScriptedEngine(lambda _: generation))
+    RecordingEngine(str(tmp_path), "model", None)
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    engine = RecordingEngine(str(tmp_path), "model", None)
+    held = tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes() - before
+    tracemalloc.stop()
+    assert run(engine.generate(requests[-1])) == generation
+    assert held / 1000 < 7000
 
 
 words = st.text(max_size=12)

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from recording_fixtures import ODD, echo, make_request, record, replay, requests_of
 
+from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.engine import RecordingEngine, run
 from mpdf_rllib.engine.recording_files import RecordingFolder, as_row
 from mpdf_rllib.engine.scripted import ScriptedEngine
 from mpdf_rllib.errors import ConfigError, DataError
+from mpdf_rllib.recording_pipeline import _Recorder
 
 
 class Closed(ScriptedEngine):
@@ -142,3 +145,27 @@ def test_files_are_fetched_several_at_once_and_the_first_of_them_still_wins() ->
     for text in map(str, range(8)):
         folder.write([as_row("key", "model", make_request(), dataclasses.replace(ODD, text=text))])
     assert [generation.text for generation in folder.read().values()] == ["0"]
+
+
+def test_listing_a_slow_place_does_not_hold_up_the_shards_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ExperimentConfig.model_validate(
+        {
+            "name": "small",
+            "recording": str(tmp_path),
+            "questions": {"families": ["addition"], "train": 10, "test": 1},
+            "engine": {"kind": "scripted"},
+        }
+    )
+    places: list[str] = []
+    read = RecordingFolder.read
+
+    def listening(folder: RecordingFolder) -> Any:
+        places.append(threading.current_thread().name)
+        return read(folder)
+
+    monkeypatch.setattr(RecordingFolder, "read", listening)
+    questions = [question.id for question in config.questions_of("train")]
+    _Recorder(config, 1)(pa.table({"shard": [0], "train": [questions], "test": [[]]}))
+    assert places and "mpdf-event-loop" not in places
