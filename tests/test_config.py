@@ -40,8 +40,9 @@ def complaint(path: Path, *overrides: str) -> str:
 def test_every_tuned_example_loads_and_is_called_like_its_file(path):
     config = load_config(path)
     assert config.name == path.stem
-    assert len(config.questions_of("train")) == config.questions.train
-    assert len(config.questions_of("test")) == config.questions.test
+    if not config.questions.file:  # files are the user's
+        assert len(config.questions_of("train")) == config.questions.train
+        assert len(config.questions_of("test")) == config.questions.test
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
