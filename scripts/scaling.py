@@ -275,7 +275,7 @@ def simulate(sizes: Sequence[int]) -> None:
     for questions, team in itertools.product(sizes, TEAMS):
         half = questions // 2
         predicted = estimate(demand(team, half, half, lengths), lengths, cluster, costs)
-        drawn = functools.partial(random.expovariate, 1 / predicted.request_s)
+        drawn = functools.partial(random.Random(0).expovariate, 1 / predicted.request_s)
         seconds, files = _simulate(team, half, half, cluster, drawn)
         print(
             f"{questions:,} questions, N {team.agents}, T {team.rounds}: {seconds:,.0f} s (predicted "
@@ -285,34 +285,43 @@ def simulate(sizes: Sequence[int]) -> None:
 
 
 def table() -> None:
-    """Prints the tables of docs/scaling.md."""
-    columns = ("questions", "N, T", "requests", "tokens", "engine", "files", "disk", "replay", "memory", "bottleneck")
-    for (lengths, cluster, costs), memory in ((TWO_CORES, 8e9), (NODE, 90e9)):
-        print("|", " | ".join(columns), "|")
-        print("| --- " * len(columns) + "|")
-        for questions, team in itertools.product(SIZES, TEAMS):
-            wanted = demand(team, questions // 2, questions // 2, lengths)
-            took = estimate(wanted, lengths, cluster, costs)
-            cells = (
-                f"{questions:,}",
-                f"{team.agents}, {team.rounds}",
-                f"{wanted.requests:,}",
-                f"{wanted.generated_tokens / 1e6:,.1f} M",
-                _time(took.engine_s),
-                f"{took.files:,}",
-                f"{took.disk_bytes / 1e9:.2f} GB",
-                _time(took.replay_s),
-                f"{took.replay_bytes / 1e9:.2f} GB",
-                took.bottleneck(memory),
-            )
-            print("|", " | ".join(cells), "|")
-        print()
+    """Prints the table of docs/scaling.md."""
+    columns = ("questions", "N, T", "requests", "2 cores: recording", "memory", "short first")
+    columns += ("node: recording", "GPU-hours", "files", "disk", "a replay", "memory", "short first")
+    print("|", " | ".join(columns), "|")
+    print("| --- " * len(columns) + "|")
+    for questions, team in itertools.product(SIZES, TEAMS):
+        half = questions // 2
+        cores, node = (
+            estimate(demand(team, half, half, lengths), lengths, cluster, costs)
+            for lengths, cluster, costs in (TWO_CORES, NODE)
+        )
+        cells = (
+            f"{questions:,}",
+            f"{team.agents}, {team.rounds}",
+            f"{demand(team, half, half, Lengths()).requests:,}",
+            _time(cores.engine_s),
+            _gigabytes(cores.replay_bytes),
+            cores.bottleneck(memory_bytes=8e9),
+            _time(node.engine_s),
+            f"{node.replica_hours:.1f}",
+            f"{node.files:,}",
+            _gigabytes(node.disk_bytes),
+            _time(node.replay_s),
+            _gigabytes(node.replay_bytes),
+            node.bottleneck(memory_bytes=90e9),
+        )
+        print("|", " | ".join(cells), "|")
+
+
+def _gigabytes(bytes_: float) -> str:
+    return f"{bytes_ / 1e9:.1f} GB" if bytes_ > 1e9 else f"{bytes_ / 1e6:.0f} MB"
 
 
 def _time(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.0f} h"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 if __name__ == "__main__":
