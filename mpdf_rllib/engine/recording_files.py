@@ -284,7 +284,7 @@ def _by_row(array: pa.Array) -> Callable[[int], Any]:
         raise ValueError("it has gaps")
     if not lists:
         return lambda row: array[row].as_py()
-    numbers, ends = flat.to_numpy(), array.offsets.to_numpy() - array.offsets[0].as_py()
+    numbers, ends = array.values.to_numpy(), array.offsets.to_numpy()
     return lambda row: tuple(numbers[ends[row] : ends[row + 1]].tolist())
 
 
