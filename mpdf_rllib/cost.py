@@ -27,7 +27,7 @@ def _arguments() -> argparse.ArgumentParser:
         "cost", "Print what recording asks for, and what it takes at speeds and lengths that you give."
     )
     for name, value, help_ in (
-        ("--tokens-per-s", Cluster.tokens_per_s, "generated tokens/s of one replica, as the progress bar of a recording shows it"),
+        ("--tokens-per-s", Cluster.tokens_per_s, "generated tokens/s of one replica, as a recording shows them"),
         ("--prompt-tokens", Lengths.prompt, "of a solution"),
         ("--generated-tokens", Lengths.generated, "of a solution"),
         ("--verdict-tokens", Lengths.verdict_prompt, "of the prompt for a verdict"),
