@@ -81,16 +81,20 @@ class DebateBatch:
         """K: Persist, Refine, and Concede, which is one action or one for each peer."""
         return REFINE + 1 + (1 if self.concede == "most_confident" else len(self._agents) - 1)
 
-    def reset(self, questions: Sequence[int] | np.ndarray) -> None:
+    def reset(self, questions: Sequence[int] | np.ndarray, with_rewards: bool = False) -> None:
         """Begins a debate on each of the questions; all first answers are asked for at once.
 
         Args:
             questions: int64, shape (B,): indices into the tree's questions.
+            with_rewards: Their refinements, which `rewards` asks for whatever the agents do, are asked for with them, so
+                that none waits for the slowest first answer.
         """
         self.question = np.asarray(questions, np.int64)
         self.node = np.tile(self.tree.roots, (len(self.question), 1))
         self.visited = np.zeros((len(self.question), self.tree.num_nodes), bool)
         self.round = 0
+        if with_rewards:
+            self._require(self.tree.refinements(self.node, self._agents))
         self._arrive()
 
     @property

@@ -85,7 +85,7 @@ class DebateSession:
             passes = self.debates.rng.permutation(len(self.debates.tree.questions))
             self._queue = np.concatenate([self._queue, passes])
         drawn, self._queue = self._queue[:num_debates], self._queue[num_debates:]
-        self.debates.reset(drawn)
+        self.debates.reset(drawn, with_rewards=True)
         infos = [{agent: {"question": question} for agent in self.agents} for question in self._question_ids()]
         return self._observations(), infos
 

@@ -1,3 +1,4 @@
+import asyncio
 from functools import partial
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from rllib_fixtures import small_config
 
 from mpdf_rllib.algorithms.softrankpo import SoftRankPOConfig
+from mpdf_rllib.engine import GenerationRequest
 from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
 from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
 from mpdf_rllib.errors import ConfigError
@@ -43,24 +45,38 @@ def test_the_requests_of_16_debates_are_in_flight_together(runner):
     runner.env.reset(seed=1)
     for _ in range(ROUNDS):
         runner.env.step([dict.fromkeys(runner.env.session.agents, 1)] * DEBATES)
-    assert runner.engine.bursts == [ALL] * (1 + ROUNDS)
+    assert set(runner.engine.bursts) == {ALL}
+    assert runner.engine.requests == ALL * (1 + ROUNDS)
+
+
+def test_a_first_refinement_waits_for_its_own_draft_alone():
+    begun: list[GenerationRequest] = []
+
+    class OneSlowAnswer(ScriptedEngine):
+        async def generate(self, request):
+            begun.append(request)
+            if len(begun) == 1:
+                while len(begun) < 2 * ALL - 1:  # all others' first answers and refinements
+                    await asyncio.sleep(0)
+            return await super().generate(request)
+
+    engine = partial(OneSlowAnswer, answer_like_a_small_model)
+    runner = DeliberationEnvRunner(config=small_config(DEBATES, questions=4 * DEBATES, engine=engine))
+    runner.env.reset(seed=1)
+    assert len(begun) == 2 * ALL
 
 
 def test_a_sample_resets_once_and_asks_once_a_round(runner):
     assert len(runner.sample()) == DEBATES
-    # Only in the first round has nobody yet asked for any refinement.
-    first, second, *later = runner.engine.bursts
-    assert (first, second) == (ALL, ALL)
-    assert len(later) == ROUNDS - 1
-    assert sum(runner.engine.bursts) == runner.engine.requests
+    assert runner.engine.bursts[0] == ALL
+    assert ROUNDS <= len(runner.engine.bursts) <= 1 + ROUNDS
 
 
 def test_automatic_resets_within_a_longer_sample_are_together_too(runner):
     assert len(runner.sample(num_timesteps=2 * DEBATES * ROUNDS)) == 2 * DEBATES
     bursts = runner.engine.bursts
-    assert len(bursts) == 2 * (1 + ROUNDS)
-    assert bursts[1 + ROUNDS :][:2] == [ALL, ALL]
-    assert sum(bursts) == runner.engine.requests
+    assert 2 * ROUNDS <= len(bursts) <= 2 * (1 + ROUNDS)
+    assert bursts.count(ALL) >= 2
 
 
 def test_a_remade_and_a_stopped_env_end_their_engines():
