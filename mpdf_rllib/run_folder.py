@@ -140,7 +140,10 @@ def _no_policies(run_path: Path, error: Exception) -> str:
 
 
 def _without_place(values: Any) -> Any:
-    """The settings with the places of recording and questions relative to the run folder's: all may be moved."""
+    """The settings with the places of recording and questions relative to the run folder's: all may be moved.
+
+    How the recording is shared out is no setting of what comes out.
+    """
     if not (isinstance(values, dict) and isinstance(values.get("recording"), str)):
         return values
     run = str(values.get("run_folder"))
@@ -151,7 +154,7 @@ def _without_place(values: Any) -> Any:
         return os.path.relpath(value, run) if isinstance(value, str) and os.path.isabs(value) else value
 
     places = {key: relative(values.get(key)) for key in ("recording", "questions")}
-    return values | places | {"run_folder": None}
+    return values | places | {"run_folder": None, "record": None}
 
 
 def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:

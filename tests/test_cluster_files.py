@@ -149,7 +149,7 @@ def test_damage_to_the_cluster_file_is_found_out(cluster: dict[str, Any], damage
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda file: _renamed(file["spec"], "entrypointNumGpus", "entrypointNumGPUs"),
+        lambda file: file["spec"].update(entrypointNumGPUs=1),
         lambda file: _renamed(file["spec"]["rayClusterSpec"], "workerGroupSpecs", "workerGroupSpec"),
         lambda file: _renamed(pod_templates(file)[1]["spec"], "volumes", "volume"),
         lambda file: _renamed(containers(file)[1], "volumeMounts", "volumeMount"),

@@ -62,7 +62,7 @@ def test_killed_training_goes_on_where_it_stopped(trained):
 def test_a_finished_run_prints_the_same_table_without_training(trained):
     experiment, table = trained
     trials = [contents(experiment.trial(seed)) for seed in (0, 1)]
-    assert experiment.finish("train").stdout == table
+    assert experiment.finish("train", "--set", "record.workers=3").stdout == table
     assert [contents(experiment.trial(seed)) for seed in (0, 1)] == trials
     assert experiment.finish("evaluate").stdout == table
 
