@@ -86,8 +86,8 @@ class DebateBatch:
 
         Args:
             questions: int64, shape (B,): indices into the tree's questions.
-            with_rewards: Their refinements, which `rewards` asks for whatever the agents do, are asked for with them, so
-                that none waits for the slowest first answer.
+            with_rewards: Their refinements, which `rewards` asks for whatever the agents do, are asked for with them,
+                so that none waits for the slowest first answer.
         """
         self.question = np.asarray(questions, np.int64)
         self.node = np.tile(self.tree.roots, (len(self.question), 1))
