@@ -86,6 +86,13 @@ def test_a_key_in_the_config_is_refused_without_being_shown(file, setting):
     assert "sk-1" not in complaint(file, f"engine={{kind: endpoint, {setting}}}")
 
 
+def test_live_debates_have_no_outcome_credit_and_no_sweep(file):
+    said = complaint(file, "live=true", "algorithm.credits.outcome={}")
+    assert "algorithm: " in said and "leave live out, or credits.outcome" in said
+    said = complaint(file, "live=true", "sweep={space: {tau: {grid: [1]}}}")
+    assert "sweep: " in said and "leave live out, or the sweep" in said
+
+
 def test_what_is_not_said_has_its_default(file):
     config = load_config(file)
     assert (config.seeds, config.team.agents, config.team.rounds) == (5, 3, 3)
