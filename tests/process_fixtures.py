@@ -51,6 +51,10 @@ class Experiment:
         (self._folder / "sitecustomize.py").write_text(fault)
         self._environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(self._folder), str(REPOSITORY)])}
 
+    def set(self, **variables: str) -> None:
+        """Has every later process find these in its environment."""
+        self._environment = self._environment | variables
+
     def join(self, address: str) -> None:
         """Has every later process run on this cluster."""
         own = ("RAY_OVERRIDE_RESOURCES", "RAY_ADDRESS")

@@ -39,16 +39,23 @@ def application_url(models: dict[str, ResolvedModel], config: ServeConfig) -> st
     """
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level="error")
-    starter = (
-        ray.remote(_Starter)
-        .options(name="serve-starter", namespace=_NAMESPACE, get_if_exists=True, num_cpus=0, max_restarts=-1)
-        .remote()
-    )
-    try:
-        name = ray.get(starter.start.remote(models, config))
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, MPDFError) else error from None
+    name = _started(models, config)
     return f"{_proxy_url()}/{name}/v1"
+
+
+def _started(models: dict[str, ResolvedModel], config: ServeConfig) -> str:
+    while True:
+        starter = (
+            ray.remote(_Starter)
+            .options(name="serve-starter", namespace=_NAMESPACE, get_if_exists=True, num_cpus=0)
+            .remote()
+        )
+        try:
+            return ray.get(starter.start.remote(models, config))
+        except ray.exceptions.RayActorError:  # it ended with the process that had made it
+            continue
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, MPDFError) else error from None
 
 
 class _Starter:
