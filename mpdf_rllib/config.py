@@ -64,8 +64,9 @@ class TeamConfig(Section):
 class RecordConfig(Section):
     """How the recording is shared out; see `mpdf_rllib.recording_pipeline`."""
 
-    workers: Annotated[int, Field(ge=1)] = 1
-    """Ray actors that record, each with its own engine where engine.kind is vllm, else all on the shared one."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Ray actors that record, each with its own engine where engine.kind is vllm, else all on the shared one; 0: the
+    command's own process does."""
     cpus_per_worker: Annotated[float, Field(ge=0)] = 1
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     """By default what the engine of one takes: of vLLM engine.args.tensor_parallel_size, where there are GPUs."""

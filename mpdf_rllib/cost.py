@@ -12,7 +12,7 @@ from mpdf_rllib.questions import Split
 
 def cluster_of(config: ExperimentConfig, tokens_per_s: float) -> Cluster:
     """The engines of a config: each recording actor's own, the replicas that all share, or a server as one replica."""
-    engine, workers = config.engine, config.record.workers
+    engine, workers = config.engine, max(config.record.workers, 1)
     if not isinstance(engine, ServeConfig | VLLMConfig):
         return Cluster(tokens_per_s, workers=workers)
     sequences = engine.args.get("max_num_seqs", Cluster.sequences)

@@ -1,6 +1,7 @@
 """`python -m mpdf_rllib.record`: makes every generation that the experiment's debates and baselines can ask for."""
 
 import argparse
+import asyncio
 import dataclasses
 import sys
 import time
@@ -10,15 +11,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from mpdf_rllib import cli
 from mpdf_rllib.cluster import start_ray
 from mpdf_rllib.config import ExperimentConfig
-from mpdf_rllib.engine import run
+from mpdf_rllib.engine import RecordingEngine, run
 from mpdf_rllib.engine.recording_files import owner
+from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import ConfigError, DataError
 from mpdf_rllib.questions import Split
 from mpdf_rllib.recorded_trees import RecordedTrees
 
 
 def record(config: ExperimentConfig, shard: tuple[int, int] = (0, 1)) -> RecordedTrees:
-    """Fills all trees from the recording, and has recorded what is missing there.
+    """Fills all trees from the recording, and has made what is missing there, in this process or by Ray's actors.
 
     What was made is read back: where another process recorded the same, the first of the two counts for everybody.
 
@@ -29,13 +31,19 @@ def record(config: ExperimentConfig, shard: tuple[int, int] = (0, 1)) -> Recorde
 
     Raises:
         ConfigError: The shard owns no question.
-        EngineError: The engine failed; what it made before is recorded, but for the last seconds.
+        EngineError: The engine failed; what it made before is recorded, but by actors for the last seconds.
     """
-    trees, missing = _replayed(config, shard)
-    if not any(missing.values()):
-        return trees
+    if config.record.workers == 0:
+        trees = _recorded_here(config, shard)
+        if not trees.made:
+            return trees
+        made = trees.made
+    else:
+        trees, missing = _replayed(config, shard)
+        if not any(missing.values()):
+            return trees
+        made = _record_by_workers(config, missing)
     del trees
-    made = _record_missing(config, missing)
     trees, missing = _replayed(config, shard)
     if any(missing.values()):
         raise DataError(
@@ -46,33 +54,61 @@ def record(config: ExperimentConfig, shard: tuple[int, int] = (0, 1)) -> Recorde
     return dataclasses.replace(trees, made=made)
 
 
-def _replayed(config: ExperimentConfig, shard: tuple[int, int]) -> tuple[RecordedTrees, dict[Split, list[str]]]:
-    team = config.make_team()
+def _empty(config: ExperimentConfig, shard: tuple[int, int]) -> RecordedTrees:
     train, test = (
         [q for q in config.questions_of(split) if owner(q.id, shard[1]) == shard[0]] for split in ("train", "test")
     )
     if not train + test:
         raise ConfigError(f"--shard {shard[0]}/{shard[1]}: it owns no question; take fewer shards")
-    trees = RecordedTrees.empty(team, train, test)
+    return RecordedTrees.empty(config.make_team(), train, test)
+
+
+def _replayed(config: ExperimentConfig, shard: tuple[int, int]) -> tuple[RecordedTrees, dict[Split, list[str]]]:
+    """The trees, and the ids of the questions of which something is not recorded."""
+    trees = _empty(config, shard)
     with cli.console.status("Reading the recording"):
-        return trees, run(trees.replay(team, config.make_engine(replay_only=True)))
+        return trees, run(trees.replay(config.make_team(), config.make_engine(replay_only=True)))
 
 
-def _record_missing(config: ExperimentConfig, missing: dict[Split, list[str]]) -> int:
+def _recorded_here(config: ExperimentConfig, shard: tuple[int, int]) -> RecordedTrees:
+    trees, engine = _empty(config, shard), config.make_engine()
+    run(_fill(engine, config.make_team(), trees))
+    return dataclasses.replace(trees, made=engine.made)
+
+
+async def _fill(engine: RecordingEngine, team: Team, trees: RecordedTrees) -> None:
+    with _progress("solutions") as progress:
+        task = progress.add_task("Recording", total=sum(tree.present.size for tree in trees.all), speed="")
+        started = time.monotonic()
+
+        def show(speed: str) -> None:
+            progress.update(task, completed=sum(int(tree.present.sum()) for tree in trees.all), speed=speed)
+
+        async def report() -> None:
+            nonlocal started
+            while True:
+                if engine.made == 0:
+                    started = time.monotonic()
+                speed = engine.made_tokens / max(time.monotonic() - started, 1e-9)
+                show(f"{speed:.0f} tokens/s" if engine.made else "loading the engine")
+                await asyncio.sleep(0.5)
+
+        reporter = asyncio.ensure_future(report())
+        try:
+            await trees.fill(team, engine)
+        finally:
+            reporter.cancel()
+            await engine.close()
+        show(f"{engine.made} made" if engine.made else "replayed")
+
+
+def _record_by_workers(config: ExperimentConfig, missing: dict[Split, list[str]]) -> int:
     """Returns the number of generations made."""
     start_ray()
     from mpdf_rllib.recording_pipeline import record_questions  # Ray Data is slow to import
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("questions {task.fields[speed]}"),
-        TimeRemainingColumn(),
-    )
     made = tokens = 0
-    with Progress(*columns, console=cli.console) as progress:
+    with _progress("questions") as progress:
         total = sum(map(len, missing.values()))
         task = progress.add_task("Recording", total=total, speed="loading the engine")
         started = time.monotonic()
@@ -82,6 +118,18 @@ def _record_missing(config: ExperimentConfig, missing: dict[Split, list[str]]) -
             speed = tokens / (time.monotonic() - started)
             progress.update(task, advance=recorded.questions, speed=f"{speed:.0f} tokens/s")
     return made
+
+
+def _progress(unit: str) -> Progress:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit + " {task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=cli.console)
 
 
 def _arguments() -> argparse.ArgumentParser:

@@ -62,7 +62,8 @@ def test_a_killed_worker_of_the_recording_is_started_again(tmp_path):
 
 def test_what_this_machine_has_no_room_for_is_refused_by_its_key(tmp_path):
     experiment = Experiment(tmp_path, CONFIG)
-    said = experiment.finish("record", "--set", "record.gpus_per_worker=1", status=2).stderr
+    needed = ("--set", "record.workers=1", "--set", "record.gpus_per_worker=1")
+    said = experiment.finish("record", *needed, status=2).stderr
     assert "gpus_per_worker" in said and "1 GPUs, of which Ray has 0" in said
 
 
