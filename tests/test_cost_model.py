@@ -72,7 +72,7 @@ def test_what_is_predicted_is_what_an_engine_is_asked(tmp_path, settings):
 def test_a_recording_has_the_files_and_rows_that_are_predicted(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(CONFIG)
-    config = load_config(path, [f"recording={tmp_path}/recording", "team.critic=true"])
+    config = load_config(path, [f"recording={tmp_path}/recording", "team.critic=true", "record.workers=1"])
     record(config)
     wanted = demand(config.team, 90, 70, LENGTHS)
     took = estimate(wanted, LENGTHS, Cluster(tokens_per_s=1e6), Costs())
