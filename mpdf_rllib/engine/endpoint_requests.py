@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpdf_rllib.engine.types import Generation, GenerationRequest
+from mpdf_rllib.engine.vllm_requests import at_most_zero
 from mpdf_rllib.errors import ConfigError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-
-_ROUNDING = 1e-3
 
 
 class Garbage(Exception):
@@ -118,7 +117,7 @@ def _generated(answer: Any) -> Generation:
     return Generation(
         text=text,
         token_ids=(),
-        logprobs=tuple(_at_most_zero(float(logprob)) for _, logprob in tokens),
+        logprobs=tuple(at_most_zero(float(logprob)) for _, logprob in tokens),
         token_ends=tuple(min(end, len(text)) for end in ends),
         finish_reason=choice["finish_reason"],
         generated_tokens=len(tokens),
@@ -142,16 +141,8 @@ def _scored(answer: Any, words: Sequence[int]) -> Generation:
     names = [f"token_id:{word}" for word in words]
     if not all(name in table for name in names):
         raise not_scored(answer.get("model"))
-    return Generation(
-        text="",
-        token_ids=(),
-        logprobs=(),
-        token_ends=(),
-        finish_reason="score",
-        generated_tokens=0,
-        word_logprobs=tuple(_at_most_zero(float(table[name])) for name in names),
-        prompt_tokens=_prompt_tokens(answer),
-        cached_tokens=_cached_tokens(answer),
+    return Generation.scored(
+        tuple(at_most_zero(float(table[name])) for name in names), _prompt_tokens(answer), _cached_tokens(answer)
     )
 
 
@@ -161,7 +152,3 @@ def _prompt_tokens(answer: Any) -> int:
 
 def _cached_tokens(answer: Any) -> int:
     return int((answer["usage"].get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
-
-
-def _at_most_zero(logprob: float) -> float:
-    return 0.0 if 0 < logprob < _ROUNDING else logprob

@@ -102,6 +102,11 @@ class Generation:
     generated_tokens: int
     word_logprobs: tuple[float, ...] = ()
 
+    @classmethod
+    def scored(cls, word_logprobs: tuple[float, ...], prompt_tokens: int, cached_tokens: int) -> "Generation":
+        """The answer to a scoring request."""
+        return cls("", (), (), (), "score", prompt_tokens, cached_tokens, 0, word_logprobs)
+
 
 class Engine(Protocol):
     """Anything that answers generation requests. Batching is the engine's own: callers await many requests at once."""

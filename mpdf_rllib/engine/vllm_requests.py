@@ -88,7 +88,7 @@ def _generated(output: "RequestOutput", special: set[int]) -> Generation:
     return Generation(
         text=completion.text,
         token_ids=token_ids,
-        logprobs=tuple(_at_most_zero(entry.logprob) for entry in chosen),
+        logprobs=tuple(at_most_zero(entry.logprob) for entry in chosen),
         token_ends=tuple(ends),
         finish_reason=completion.finish_reason,
         prompt_tokens=len(output.prompt_token_ids or ()),
@@ -101,20 +101,14 @@ def _scored(output: "RequestOutput", words: list[int]) -> Generation:
     completion = output.outputs[0]
     if not completion.logprobs:
         raise _Unfinished(f"it ended a scoring with {completion.finish_reason!r}")
-    return Generation(
-        text="",
-        token_ids=(),
-        logprobs=(),
-        token_ends=(),
-        finish_reason="score",
+    return Generation.scored(
+        tuple(at_most_zero(completion.logprobs[0][word].logprob) for word in words),
         prompt_tokens=len(output.prompt_token_ids or ()),
         cached_tokens=output.num_cached_tokens or 0,
-        generated_tokens=0,
-        word_logprobs=tuple(_at_most_zero(completion.logprobs[0][word].logprob) for word in words),
     )
 
 
-def _at_most_zero(logprob: float) -> float:
+def at_most_zero(logprob: float) -> float:
     """Takes off what rounding added; what is wrong stays wrong."""
     return 0.0 if 0 < logprob < _ROUNDING else logprob
 
