@@ -1,15 +1,11 @@
 """What the tests of the RLlib parts share: small debates on a scripted engine, and one Ray instance."""
 
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -27,18 +23,6 @@ SOLVABLE = {q.id: q for split in ("train", "test") for q in generate_questions(F
 """What `one_agent_knows` knows."""
 
 State = dict[str, torch.Tensor]
-
-
-@pytest.fixture(name="ray_instance", scope="session")
-def start_ray() -> Iterator[None]:
-    if not ray.is_initialized():
-        # The workers import the tests' own envs; RLlib iterates over sets of agent ids.
-        runtime_env = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "0"}}
-        ray.init(
-            num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=runtime_env
-        )
-    yield
-    ray.shutdown()
 
 
 def one_agent_knows(request: GenerationRequest) -> Generation:

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from process_fixtures import CONFIG, TIMEOUT, Experiment, contents, small_disk, without_places  # noqa: F401
-from rllib_fixtures import start_ray  # noqa: F401
 
 from mpdf_rllib.engine import Generation, GenerationRequest, scripted
 from mpdf_rllib.engine.recording_files import RecordingFolder

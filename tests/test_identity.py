@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from rllib_fixtures import debate_config, one_agent_knows, small_config, start_ray  # noqa: F401
+from rllib_fixtures import debate_config, one_agent_knows, small_config
 
 from mpdf_rllib.algorithms.grpo import GRPOConfig
 from mpdf_rllib.algorithms.ppo import ppo_config

@@ -16,7 +16,6 @@ from rllib_fixtures import (
     assert_env_runners_hold_the_learners_weights,
     note_questions,
     short_config,
-    start_ray,  # noqa: F401
 )
 
 from mpdf_rllib.algorithms.softrankpo import POLICY, SoftRankPO

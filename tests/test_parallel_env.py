@@ -12,7 +12,7 @@ import torch
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.pre_checks.env import check_multiagent_environments
-from rllib_fixtures import debate_config, one_agent_knows, random_legal_actions, small_config, start_ray  # noqa: F401
+from rllib_fixtures import debate_config, one_agent_knows, random_legal_actions, small_config
 from tensordict.nn import ProbabilisticTensorDictModule, TensorDictModule, TensorDictSequential
 from torch import Tensor
 from torch.distributions import Categorical

@@ -5,7 +5,7 @@ import pytest
 import torch
 from ray.rllib.algorithms.ppo import PPO
 from ray.rllib.core.columns import Columns
-from rllib_fixtures import learner_module, small_config, start_ray  # noqa: F401
+from rllib_fixtures import learner_module, small_config
 
 from mpdf_rllib.algorithms.ppo import ppo_config
 from mpdf_rllib.algorithms.softrankpo import POLICY

@@ -10,7 +10,7 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
-from rllib_fixtures import SharedQuestionsEnv, note_questions, questions_of, small_config, start_ray  # noqa: F401
+from rllib_fixtures import SharedQuestionsEnv, note_questions, questions_of, small_config
 
 from mpdf_rllib.algorithms.softrankpo import POLICY, SoftRankPO
 from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ADVANTAGES, LABELS, PREFERENCE

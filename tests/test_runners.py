@@ -13,7 +13,6 @@ from rllib_fixtures import (
     learners_of,
     short_config,
     small_config,
-    start_ray,  # noqa: F401
 )
 
 from mpdf_rllib.algorithms.softrankpo import POLICY, SoftRankPO, SoftRankPOConfig

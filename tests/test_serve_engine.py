@@ -9,7 +9,6 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from ray import serve
-from rllib_fixtures import start_ray  # noqa: F401
 
 from mpdf_rllib.engine import GenerationRequest, Position, RecordingEngine, SamplingParameters, generate_many, run
 from mpdf_rllib.engine.config import ServeConfig

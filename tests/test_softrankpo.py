@@ -6,7 +6,7 @@ import torch
 from ray import tune
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
-from rllib_fixtures import debate_config, learner_module, small_config, start_ray  # noqa: F401
+from rllib_fixtures import debate_config, learner_module, small_config
 
 from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.algorithms.meta_policy_rl_module import MetaPolicyRLModule

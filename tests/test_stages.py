@@ -5,7 +5,7 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis.target_network_api import TARGET_NETWORK_ACTION_DIST_INPUTS
-from rllib_fixtures import debate_config, questions_of, small_config, start_ray  # noqa: F401
+from rllib_fixtures import debate_config, questions_of, small_config
 
 from mpdf_rllib.algorithms.softrankpo import POLICY, soft_rank_advantages
 from mpdf_rllib.algorithms.softrankpo.losses import log_policy_loss, rank_matching_loss

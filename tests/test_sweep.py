@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import yaml
 from process_fixtures import CONFIG, ITERATIONS, Experiment, contents, without_places
-from rllib_fixtures import start_ray  # noqa: F401
 
 from mpdf_rllib import evaluate
 from mpdf_rllib.config import ExperimentConfig

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from debate_fixtures import linear_policy, nothing_is_missing, random_tree
-from rllib_fixtures import debate_config, small_config, start_ray  # noqa: F401
+from rllib_fixtures import debate_config, small_config
 
 from mpdf_rllib.algorithms.softrankpo import POLICY
 from mpdf_rllib.baselines.schedules import play
