@@ -69,7 +69,7 @@ def test_what_is_predicted_is_what_an_engine_is_asked(tmp_path, settings):
     assert predicted.requests == asked["requests"] == ds.dataset(tmp_path).count_rows()
 
 
-def test_a_recording_has_the_files_and_rows_that_are_predicted(tmp_path):
+def test_a_recording_has_the_files_and_rows_that_are_predicted(ray_instance, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(CONFIG)
     config = load_config(path, [f"recording={tmp_path}/recording", "team.critic=true", "record.workers=1"])
