@@ -321,6 +321,7 @@ print(env.session.debates.visited.sum())
 
 
 def test_a_script_that_closes_nothing_loses_nothing_at_its_end(tmp_path: Path) -> None:
+    """First answers, and the refinements that the rewards of the first round ask for."""
     config = tmp_path / "x.yaml"
     config.write_text(
         "{name: x, questions: {families: [addition], train: 10, test: 1},"
@@ -336,4 +337,4 @@ def test_a_script_that_closes_nothing_loses_nothing_at_its_end(tmp_path: Path) -
     )
     assert script.stdout == "3\n" and "Traceback" not in script.stderr
     [file] = (tmp_path / "recordings" / "x").iterdir()
-    assert pq.read_table(file).num_rows == 3
+    assert pq.read_table(file).num_rows == 6
