@@ -104,13 +104,13 @@ def test_a_killed_replica_is_started_again_and_nothing_recorded_is_made_again(en
             assert not answers.done()
             await asyncio.sleep(0.02)
         (replica,) = processes("ServeReplica:" + (await asyncio.to_thread(_application)) + ":LLMServer")
-        engines = processes("VLLM::")
+        engines = replica.children(recursive=True)
         flushed = {path: path.read_bytes() for path in tmp_path.glob("*.parquet")}
         replica.kill()
         assert len(await answers) == 200
         await recording.close()
         assert all(path.read_bytes() == contents for path, contents in flushed.items())
-        assert not psutil.wait_procs(engines, timeout=20)[1], "vLLM outlived its replica"
+        assert engines and not psutil.wait_procs(engines, timeout=20)[1], "vLLM outlived its replica"
 
     run(job())
     keys = [key for path in tmp_path.glob("*.parquet") for key in pq.read_table(path)["key"].to_pylist()]
