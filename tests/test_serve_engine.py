@@ -8,7 +8,10 @@ from collections.abc import Iterator
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import ray
 from ray import serve
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mpdf_rllib.engine import GenerationRequest, Position, RecordingEngine, SamplingParameters, generate_many, run
 from mpdf_rllib.engine.config import ServeConfig
@@ -40,8 +43,20 @@ def config() -> Iterator[ServeConfig]:
     serve.shutdown()
 
 
+@ray.remote(num_cpus=1)
+class EnvRunner:
+    """Of a trial: what it starts is put into the trial's placement group."""
+
+    def ask(self, config: ServeConfig) -> str:
+        return run(ServeEngine(PACKAGED_MODEL, config).generate(REQUESTS["text"])).text
+
+
 @pytest.fixture(scope="module")
-def engine(config) -> Iterator[ServeEngine]:
+def engine(ray_instance, config) -> Iterator[ServeEngine]:
+    trial = placement_group([{"CPU": 1}])
+    in_trial = PlacementGroupSchedulingStrategy(trial, placement_group_capture_child_tasks=True)
+    assert ray.get(EnvRunner.options(scheduling_strategy=in_trial).remote().ask.remote(config))
+    remove_placement_group(trial)
     shared = ServeEngine(PACKAGED_MODEL, config)
     yield shared
     run(shared.close())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mpdf_rllib.engine.config import ReplicasConfig, ServeConfig
 from mpdf_rllib.engine.models import ResolvedModel, is_hub_id
@@ -44,12 +45,13 @@ def application_url(models: dict[str, ResolvedModel], config: ServeConfig) -> st
 
 
 def _started(models: dict[str, ResolvedModel], config: ServeConfig) -> str:
+    # In no placement group: that of a trial has no room for Serve, and ends with the trial.
+    outside = PlacementGroupSchedulingStrategy(placement_group=None)
+    actor = ray.remote(_Starter).options(
+        name="serve-starter", namespace=_NAMESPACE, get_if_exists=True, num_cpus=0, scheduling_strategy=outside
+    )
     while True:
-        starter = (
-            ray.remote(_Starter)
-            .options(name="serve-starter", namespace=_NAMESPACE, get_if_exists=True, num_cpus=0)
-            .remote()
-        )
+        starter = actor.remote()
         try:
             return ray.get(starter.start.remote(models, config))
         except ray.exceptions.RayActorError:  # it ended with the process that had made it
