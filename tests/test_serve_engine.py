@@ -9,6 +9,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import ray
+from process_fixtures import CONFIG, Experiment
 from ray import serve
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -94,6 +95,16 @@ def test_an_argument_that_vllm_does_not_know_is_refused_by_name(config):
     with pytest.raises(ConfigError, match="max_num_seqs"):
         run(wrong.generate(REQUESTS["text"]))
     run(wrong.close())
+
+
+def test_a_port_that_is_taken_is_named(tmp_path):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        experiment = Experiment(tmp_path, CONFIG | {"engine": {"kind": "serve", "port": port}})
+        said = experiment.finish("record", status=2).stderr
+    assert f"engine.port: Ray Serve could not start its HTTP proxy on port {port}" in said and "Traceback" not in said
 
 
 def processes(title: str) -> list[psutil.Process]:

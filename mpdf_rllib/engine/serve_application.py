@@ -35,11 +35,9 @@ def application_url(models: dict[str, ResolvedModel], config: ServeConfig) -> st
         config: Replicas and engine arguments.
 
     Raises:
-        ConfigError: Ray Serve LLM is not installed, or refuses the settings.
+        ConfigError: Ray Serve LLM is not installed, refuses the settings, or cannot have its port.
         EngineError: It cannot be started, or not be reached from here.
     """
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="error")
     name = _started(models, config)
     return f"{_proxy_url()}/{name}/v1"
 
@@ -64,7 +62,12 @@ class _Starter:
     """An actor that starts applications one after the other, so that no two processes start the same one."""
 
     def start(self, models: dict[str, ResolvedModel], config: ServeConfig) -> str:
-        """Starts what is not running; returns the application's name."""
+        """Starts what is not running; returns the application's name.
+
+        Raises:
+            ConfigError: Ray Serve LLM is not installed, refuses the settings, or cannot have its port.
+            EngineError: The models do not start.
+        """
         try:
             from ray import serve
             from ray.serve.llm import build_openai_app
@@ -76,7 +79,16 @@ class _Starter:
         check_names(config.args)
         name = _application_name(models, config)
         host = _EVERYWHERE if sum(node["Alive"] for node in ray.nodes()) > 1 else _LOCAL
-        serve.start(http_options={"host": host, "port": config.port, "location": "EveryNode"})
+        try:
+            serve.start(http_options={"host": host, "port": config.port, "location": "EveryNode"})
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                serve.shutdown()
+            reason = str(error).strip().splitlines()[-1]
+            raise ConfigError(
+                f"engine.port: Ray Serve could not start its HTTP proxy on port {config.port} ({reason}). Give another "
+                "port as engine.port, or end what listens there."
+            ) from None
         running = serve.status().applications.get(name)
         if running and running.status in _GOING:
             return name

@@ -64,8 +64,13 @@ class ServeEngine:
             await connecting.result().close()
 
     async def _connect(self) -> EndpointEngine:
+        import ray
+
         from mpdf_rllib.engine.serve_application import application_url, served_name
 
+        if not ray.is_initialized():
+            # In the event loop's thread, which lasts: Ray's processes end with the thread that starts them.
+            ray.init(log_to_driver=False, logging_level="error")
         resolved = await in_thread(lambda: resolve_model(self._model))
         self._renders_chat = resolved.chat_template
         url = await in_thread(lambda: application_url({self._model: resolved}, self._config))
