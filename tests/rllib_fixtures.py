@@ -1,4 +1,4 @@
-"""What the tests of the RLlib parts share: small debates on a scripted engine, and one Ray instance."""
+"""What the tests of the RLlib parts share: small debates on a scripted engine."""
 
 from collections.abc import Callable
 from functools import partial

@@ -81,7 +81,7 @@ class _Starter:
         host = _EVERYWHERE if sum(node["Alive"] for node in ray.nodes()) > 1 else _LOCAL
         try:
             serve.start(http_options={"host": host, "port": config.port, "location": "EveryNode"})
-        except Exception as error:
+        except RuntimeError as error:  # of a proxy that this start made: one that was there is not asked
             with contextlib.suppress(Exception):
                 serve.shutdown()
             reason = str(error).strip().splitlines()[-1]
