@@ -1,5 +1,8 @@
 """The env runner of debates: batched, with seeds of its own, and with credit that follows the current policy."""
 
+import traceback
+from typing import Any
+
 import numpy as np
 import torch
 from ray.rllib.callbacks.utils import make_callback
@@ -7,6 +10,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.utils import _gym_env_creator
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
@@ -17,7 +21,7 @@ from mpdf_rllib.envs.debate_batch import Observation
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.deliberation_vector_env import DeliberationVectorEnv
 from mpdf_rllib.envs.seeding import seed_draws
-from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.errors import ConfigError, EngineError, MPDFError
 
 
 class DeliberationEnvRunner(MultiAgentEnvRunner):
@@ -106,3 +110,18 @@ class DeliberationEnvRunner(MultiAgentEnvRunner):
                 logits = module.forward_inference({Columns.OBS: batch})[Columns.ACTION_DIST_INPUTS]
             actions.append(logits.argmax(-1).cpu().numpy())
         return np.stack(actions, -1)
+
+
+def sample_or_error(env_runner: EnvRunner) -> tuple[list[MultiAgentEpisode], dict[str, Any]] | MPDFError:
+    """The env runner's next debates and its metrics, or why there are none.
+
+    Of what a remote env runner raises RLlib tells only the log of its process, which it ends and starts again.
+    """
+    try:
+        return env_runner.sample(), env_runner.get_metrics()
+    except MPDFError as error:
+        return error
+    except Exception:
+        if not env_runner.worker_index:
+            raise
+        return EngineError(f"a debate failed in an env runner\n{traceback.format_exc()}")

@@ -19,7 +19,9 @@ from rllib_fixtures import (
 )
 
 from mpdf_rllib.algorithms.softrankpo import POLICY, SoftRankPO
-from mpdf_rllib.errors import EngineError
+from mpdf_rllib.engine import Generation, GenerationRequest
+from mpdf_rllib.engine.scripted import ScriptedEngine
+from mpdf_rllib.errors import DataError, EngineError
 
 pytestmark = pytest.mark.usefixtures("ray_instance")
 
@@ -93,6 +95,30 @@ class TestLostEnvRunners:
         with pytest.raises(EngineError, match=message):
             algorithm.train()
         assert time.monotonic() - started < algorithm.config.env_runner_restore_timeout_s / 2
+        algorithm.stop()
+
+
+def ask_in_vain(error: Exception, request: GenerationRequest) -> Generation:
+    raise error
+
+
+class TestFailedDebates:
+    @pytest.mark.parametrize("env_runners", [0, 2])
+    @pytest.mark.parametrize(
+        ("error", "kind", "message"),
+        [
+            (EngineError("the server is down"), EngineError, "^the server is down$"),
+            (DataError("no such question"), DataError, "^no such question$"),
+            (ZeroDivisionError("a bug"), (EngineError, ZeroDivisionError), "a bug"),
+        ],
+    )
+    def test_the_iteration_ends_at_once_with_what_the_engine_raised(self, env_runners, error, kind, message):
+        engine = partial(ScriptedEngine, partial(ask_in_vain, error))
+        algorithm = short_config(engine=engine).env_runners(num_env_runners=env_runners).build_algo()
+        started = time.monotonic()
+        with pytest.raises(kind, match=message):
+            algorithm.train()
+        assert time.monotonic() - started < 30, "RLlib's wait before it starts one again is a minute"
         algorithm.stop()
 
 

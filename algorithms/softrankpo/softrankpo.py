@@ -1,6 +1,7 @@
 """SoftRankPO: imitate the best actions of uniform debates, then match the policy's log-ratios to ranks of rewards."""
 
 import logging
+import math
 import time
 from typing import Any
 
@@ -11,7 +12,6 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
-from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -27,7 +27,8 @@ from ray.rllib.utils.metrics import (
 
 from mpdf_rllib.algorithms.softrankpo.softrankpo_config import SoftRankPOConfig
 from mpdf_rllib.algorithms.whole_debates import WholeDebates
-from mpdf_rllib.errors import EngineError
+from mpdf_rllib.envs.deliberation_env_runner import sample_or_error
+from mpdf_rllib.errors import EngineError, MPDFError
 
 logger = logging.getLogger(__name__)
 
@@ -108,20 +109,27 @@ class SoftRankPO(Algorithm):
         """Complete debates of all env runners together; where all were lost, waits until one is back.
 
         Raises:
-            EngineError: None came back in time.
+            EngineError: None came back, or answered, in time.
+            MPDFError: A debate failed. Unlike a lost process it would fail again.
         """
         group, config = self.env_runner_group, self.config
-        deadline = time.monotonic() + config.env_runner_restore_timeout_s
+        episodes: list[MultiAgentEpisode] = []
+        metrics: list[dict[str, Any]] = []
+        deadline = math.inf
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            while True:
+            while sum(map(len, episodes)) < config.total_train_batch_size:
                 dropped_before = group.num_env_runners_dropped_lifetime()
-                episodes, results = synchronous_parallel_sample(
-                    worker_set=group,
-                    max_env_steps=config.total_train_batch_size,
-                    sample_timeout_s=config.sample_timeout_s,
-                    _uses_new_env_runners=True,
-                    _return_metrics=True,
+                samples = group.foreach_env_runner(
+                    sample_or_error,
+                    local_env_runner=not group.num_remote_env_runners(),
+                    timeout_seconds=config.sample_timeout_s,
                 )
+                for sample in samples:
+                    if isinstance(sample, MPDFError):
+                        raise sample
+                    debates, their_metrics = sample
+                    episodes += debates
+                    metrics.append(their_metrics)
                 dropped = group.num_env_runners_dropped_lifetime() - dropped_before
                 if dropped:
                     logger.warning(
@@ -129,13 +137,15 @@ class SoftRankPO(Algorithm):
                         dropped,
                         config.sample_timeout_s,
                     )
-                if episodes:
-                    break
+                if samples:
+                    deadline = math.inf
+                    continue
                 if dropped:
                     raise EngineError(
                         f"no env runner returned a debate within sample_timeout_s={config.sample_timeout_s} s; "
                         "raise it for slow models"
                     )
+                deadline = min(deadline, time.monotonic() + config.env_runner_restore_timeout_s)
                 if not config.restart_failed_env_runners or time.monotonic() > deadline:
                     raise EngineError(
                         "all env runners were lost, and none came back "
@@ -145,7 +155,7 @@ class SoftRankPO(Algorithm):
                     )
                 time.sleep(1)
                 self.restore_env_runners(group)
-        self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
+        self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
         return episodes
 
     def _freeze_reference(self) -> None:
