@@ -42,8 +42,6 @@ async def _recorded_and_raw(engine: VLLMEngine, questions: int) -> tuple[float, 
     llm = await engine.llm()
 
     class Listening:
-        fingerprint = engine.fingerprint
-
         async def generate(self, request: GenerationRequest):
             requests.append(request)
             return await engine.generate(request)
@@ -55,7 +53,7 @@ async def _recorded_and_raw(engine: VLLMEngine, questions: int) -> tuple[float, 
         tree = team.tree(generate_questions(FAMILIES, split, questions))
         await engine.reset_prefix_cache()
         with tempfile.TemporaryDirectory() as folder:
-            recording = RecordingEngine(folder, engine.fingerprint, Listening)
+            recording = RecordingEngine(folder, PACKAGED_MODEL, Listening)
             start = time.perf_counter()
             await team.fill(recording, tree, [(q, n) for q in range(questions) for n in range(tree.num_nodes)])
             await recording.close()

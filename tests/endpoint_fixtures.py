@@ -55,7 +55,7 @@ class ScriptedServer:
         return Counter(str(body.get("prompt") or body["messages"]) for body in self.bodies)
 
     def engine(self, **settings: Any) -> EndpointEngine:
-        return EndpointEngine("small", MODEL, self.url, **settings)
+        return EndpointEngine(MODEL, self.url, **settings)
 
     def close(self) -> None:
         """Idempotent."""

@@ -1,7 +1,9 @@
 """The engine for OpenAI-compatible servers: what it asks, what it makes of answers, and its secrets."""
 
 import dataclasses
+import email.utils
 import logging
+import time
 
 import pytest
 from endpoint_fixtures import MODEL, ScriptedServer, body, half_an_answer, no_answer, status
@@ -77,11 +79,48 @@ def test_no_more_requests_are_in_flight_than_allowed_and_connections_are_kept(se
     assert len(server.connections) <= 6
 
 
-def test_the_server_says_when_to_ask_again(server):
-    server.faults = [status(429, **{"Retry-After": "1"})]
+def in_seconds(seconds: int) -> str:
+    return email.utils.formatdate(time.time() + seconds, usegmt=True)
+
+
+@pytest.mark.parametrize("after", [lambda: "1", lambda: in_seconds(2)], ids=["seconds", "a date"])
+def test_the_server_says_when_to_ask_again(server, after):
+    server.faults = [status(429, **{"Retry-After": after()})]
     ask(server, make_request())
     first, second = server.times
-    assert 1.0 <= second - first < 2.0
+    assert 0.9 <= second - first < 2.1
+
+
+def test_a_server_that_wants_to_be_left_alone_for_longer_is_told_of(server):
+    server.faults = [status(429, "come back tomorrow", **{"Retry-After": "86400"})]
+    said = complaint(EngineError, server, make_request())
+    assert "come back tomorrow" in said and "Retry-After" in said and len(server.bodies) == 1
+
+
+def test_garbage_is_asked_again_as_often_as_allowed_with_growing_waits(server):
+    server.always = body("<html>gateway</html>", "text/html")
+    said = complaint(EngineError, server, make_request(), retries=2)
+    assert "<html>gateway" in said and len(server.bodies) == 3
+    first, second, third = server.times
+    assert second - first >= 0.5 and third - second >= 1.0
+
+
+def test_a_server_that_still_starts_is_waited_for(server):
+    server.faults = [status(404, "no such model yet"), status(503), status(503)]
+    (generation,) = ask(server, make_request(), retries=0, patience_s=60)
+    assert generation.text == " 4 five" and len(server.bodies) == 4
+
+
+def test_a_server_that_does_not_come_up_is_given_up_with_what_it_said(server):
+    server.always = status(500, "out of memory")
+    said = complaint(EngineError, server, make_request(), retries=0, patience_s=1)
+    assert "out of memory" in said and len(server.bodies) == 3  # at 0, 0.5 and 1.5 s
+
+
+def test_what_a_starting_server_refuses_is_told_at_once(server):
+    server.always = status(400, "This model's maximum context length is 8 tokens.")
+    complaint(DataError, server, make_request(), patience_s=60)
+    assert len(server.bodies) == 1
 
 
 FAULTS = {
@@ -93,6 +132,10 @@ FAULTS = {
     "another JSON": body('{"object": "list"}'),
     "no choice": body('{"choices": [], "usage": {}}'),
     "a gap": body('{"choices": [{"text": "5", "logprobs": {"tokens": ["5"], "token_logprobs": [null]}}]}'),
+    "no reason to end": body(
+        '{"choices": [{"text": "5", "logprobs": {"tokens": ["5"], "token_logprobs": [-1]}, "finish_reason": null}],'
+        ' "usage": {"prompt_tokens": 1}}'
+    ),
     "no UTF-8": body("\udcff\udcfe".encode("utf-8", "surrogateescape").decode("latin-1")),
     "half an answer": half_an_answer,
     "no answer": no_answer,
@@ -178,6 +221,26 @@ def test_the_users_other_keys_are_not_sent(server, monkeypatch):
 def test_a_key_that_is_not_set_is_told(server):
     said = complaint(ConfigError, server, make_request(), api_key_env="NO_SUCH_KEY")
     assert "NO_SUCH_KEY is not set" in said
+
+
+def test_the_end_of_line_of_a_mounted_secret_is_no_part_of_the_key(server, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", f"{KEY}\n")
+    ask(server, make_request(), api_key_env="TEST_KEY")
+    assert server.keys == {f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\u00e9", f"{KEY}\n{KEY}", f"{KEY}\x7f"])
+def test_a_key_that_cannot_be_sent_is_told_without_the_key(server, monkeypatch, key):
+    monkeypatch.setenv("TEST_KEY", key)
+    said = complaint(ConfigError, server, make_request(), api_key_env="TEST_KEY")
+    assert "TEST_KEY holds characters that no key has" in said and KEY not in said
+
+
+def test_half_a_key_is_not_told_either(server, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    server.always = body("x" * 190 + KEY, "text/plain")
+    said = complaint(EngineError, server, make_request(), api_key_env="TEST_KEY", retries=0)
+    assert "xxx" in said and KEY[:3] not in said
 
 
 def test_an_unknown_model_is_told(server):

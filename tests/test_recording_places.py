@@ -114,16 +114,28 @@ class Locked(MemoryFileSystem):
     """A folder that may be seen but not read."""
 
     protocol = "locked"
-    isdir = exists = lambda self, path: True
+
+    def info(self, path: str, **settings: Any) -> Any:
+        return {"name": path, "type": "directory"}
 
     def ls(self, path: str, **settings: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
 
-def test_a_folder_that_may_not_be_read() -> None:
-    fsspec.register_implementation("locked", Locked, clobber=True)
-    with pytest.raises(ConfigError, match=r"'locked://recording' cannot be opened: .*Permission denied.*may read"):
-        RecordingEngine("locked://recording", "model", None)
+class Stale(MemoryFileSystem):
+    """A network's folder that is gone for now; fsspec's own `exists` says that there is none."""
+
+    protocol = "stale"
+
+    def info(self, path: str, **settings: Any) -> Any:
+        raise OSError(116, "Stale file handle")
+
+
+@pytest.mark.parametrize(("place", "reason"), [(Locked, "Permission denied"), (Stale, "Stale file handle")])
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(place: type, reason: str) -> None:
+    fsspec.register_implementation(place.protocol, place, clobber=True)
+    with pytest.raises(ConfigError, match=rf"'{place.protocol}://recording' cannot be opened: .*{reason}.*may read"):
+        RecordingEngine(f"{place.protocol}://recording", "model", None)
 
 
 class Together(MemoryFileSystem):

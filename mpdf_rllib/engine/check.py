@@ -16,13 +16,17 @@ def check_generation(request: GenerationRequest, generation: Generation) -> None
     Raises:
         EngineError: It is not. Names the question, the node and what is wrong.
     """
-    fault = _length_fault(request, generation) or _number_fault(generation)
-    if fault:
+    if fault := fault_of(request, generation):
         raise EngineError(
             f"Question {request.position.question!r}: the engine's answer is none: {fault} ({request.position}). It is "
             "not recorded; the same command asks again. If it happens again, the model or its number format is at "
             "fault: try engine.args.dtype=float32 or another model."
         )
+
+
+def fault_of(request: GenerationRequest, generation: Generation) -> str | None:
+    """What keeps a generation from being an answer to the request."""
+    return _length_fault(request, generation) or _number_fault(generation)
 
 
 def _length_fault(request: GenerationRequest, generation: Generation) -> str | None:

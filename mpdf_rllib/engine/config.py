@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from mpdf_rllib.engine.types import Engine
 from mpdf_rllib.section import Section
@@ -15,6 +15,11 @@ _ENVIRONMENT_VARIABLE = r"^[A-Za-z_]\w*$"
 class _EngineSection(Section):
     timeout_s: Annotated[float, Field(gt=0)] = 1800.0
     """The engine has hung when it answered nothing for so many seconds, the loading of the model included."""
+
+    @property
+    def serving_cpus(self) -> int:
+        """CPUs of Ray's that are taken beside those of the processes that ask."""
+        return 0
 
     def fingerprint(self, model: str) -> str:
         """What identifies the model's generations in a recording."""
@@ -52,7 +57,7 @@ class ReplicasConfig(Section):
     """Bounds within which Ray Serve follows the load; 0 at least frees the accelerators of an idle model."""
 
     min: Annotated[int, Field(ge=0)] = 1
-    max: Annotated[int, Field(ge=1)]
+    max: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")
     def _are_ordered(self) -> "ReplicasConfig":
@@ -61,14 +66,18 @@ class ReplicasConfig(Section):
         return self
 
 
+def _as_bounds(replicas: Any) -> Any:
+    return {"min": replicas, "max": replicas} if isinstance(replicas, int) else replicas
+
+
 class ServeConfig(_EngineSection):
     """One Ray Serve LLM application, started or found, that all processes share."""
 
     kind: Literal["serve"]
     args: dict[str, Any] = {}
     """vLLM's own engine arguments, by vLLM's names."""
-    replicas: Annotated[int, Field(ge=1)] | ReplicasConfig = 1
-    """Copies of each model, or bounds for Serve to follow the load."""
+    replicas: Annotated[ReplicasConfig, BeforeValidator(_as_bounds)] = ReplicasConfig()
+    """Copies of each model: a number, or bounds for Serve to follow the load."""
     tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
     """GPUs of a replica."""
     accelerator: str | None = None
@@ -77,6 +86,11 @@ class ServeConfig(_EngineSection):
     """Of Serve's HTTP proxy where this run starts Serve."""
     concurrency: Annotated[int, Field(ge=1)] = 256
     """Requests that one process has in flight at most."""
+
+    @property
+    def serving_cpus(self) -> int:
+        """One a replica."""
+        return max(self.replicas.min, 1)
 
     def make(self, model: str) -> Engine:
         """The engine."""
@@ -98,7 +112,8 @@ class EndpointConfig(_EngineSection):
     request_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """A request that is not answered within so many seconds is asked again."""
     retries: Annotated[int, Field(ge=0)] = 8
-    """How often a request is asked again; the waits double from 0.5 to 8 s, or are what the server asks for."""
+    """How often a request is asked again; the waits double from 0.5 to 8 s, or are what the server asks for, up to two
+    minutes: one that asks for more is not asked again."""
 
     @field_validator("url")
     @classmethod
@@ -126,8 +141,7 @@ class EndpointConfig(_EngineSection):
         """The engine."""
         from mpdf_rllib.engine.endpoint_engine import EndpointEngine
 
-        settings = self.model_dump(exclude={"kind", "timeout_s"})
-        return EndpointEngine(self.fingerprint(model), model, **settings)
+        return EndpointEngine(model, **self.model_dump(exclude={"kind", "timeout_s"}))
 
 
 class ScriptedArguments(Section):

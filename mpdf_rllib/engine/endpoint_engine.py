@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import time
 from typing import TYPE_CHECKING
 
+from mpdf_rllib.engine.check import fault_of
 from mpdf_rllib.engine.endpoint_requests import Garbage, ask, first_token, not_scored
 from mpdf_rllib.engine.types import Generation, GenerationRequest
 from mpdf_rllib.errors import ConfigError, DataError, EngineError, MPDFError
@@ -11,7 +13,10 @@ from mpdf_rllib.errors import ConfigError, DataError, EngineError, MPDFError
 if TYPE_CHECKING:
     from openai import OpenAIError
 
-_ATTEMPTS = 3
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
+"""Seconds, as the client waits."""
+_SHOWN = 200
+"""Characters of what a server said."""
 _REFUSED_KEY = (401, 403)
 _NOT_FOUND = 404
 _RETRIED = (408, 409, 429)
@@ -22,50 +27,50 @@ class EndpointEngine:
     """A model behind an OpenAI-compatible server.
 
     The client keeps its connections and asks again, with growing waits or after the server's Retry-After, what fails on
-    its way: no connection, no answer in time, status 408, 409, 429 or 5xx. What is no answer is asked again too. All
-    requests are to be made from one event loop.
-
-    Attributes:
-        fingerprint: Of the model's generations.
+    its way: no connection, no answer in time, status 408, 409, 429 or 5xx. A Retry-After of more than two minutes ends
+    that. What is no answer is asked again as often. All requests are to be made from one event loop.
     """
 
     def __init__(
         self,
-        fingerprint: str,
         model: str,
         url: str,
         api_key_env: str | None = None,
         concurrency: int = 64,
         request_timeout_s: float = 600.0,
         retries: int = 8,
+        patience_s: float = 0.0,
     ) -> None:
         """Connects to nothing yet.
 
         Args:
-            fingerprint: Of the model's generations.
             model: Its name on the server.
             url: The server's base URL, such as http://127.0.0.1:8000/v1.
             api_key_env: Environment variable that holds the key, which is kept nowhere else; None where none is asked.
             concurrency: Requests in flight at most, at least 1.
             request_timeout_s: Seconds until a request that is not answered is asked again.
             retries: How often a request is asked again.
+            patience_s: Seconds after a request's first failure in which it is asked again nevertheless, and also where
+                the server does not know the model: for one that is still starting.
 
         Raises:
-            ConfigError: The environment variable is not set.
+            ConfigError: The environment variable is not set, or holds what cannot be sent.
         """
         from openai import AsyncOpenAI
 
-        self.fingerprint = fingerprint
         self._model = model
         self._url = url
         self._api_key_env = api_key_env
-        self._key = os.environ.get(api_key_env, "") if api_key_env else "none"
-        if not self._key:
+        self._key = os.environ.get(api_key_env, "").strip() if api_key_env else "none"
+        if not (self._key and self._key.isascii() and self._key.isprintable()):
+            wrong = "holds characters that no key has" if self._key else "is not set"
             raise ConfigError(
-                f"engine.api_key_env: the environment variable {api_key_env} is not set; put the key of {url} into it, "
+                f"engine.api_key_env: the environment variable {api_key_env} {wrong}; put the key of {url} into it, "
                 "in the environment of every process that asks."
             )
         self._client = AsyncOpenAI(api_key=self._key, base_url=url, timeout=request_timeout_s, max_retries=retries)
+        self._retries = retries
+        self._patience_s = patience_s
         self._slots = asyncio.Semaphore(concurrency)
         self._words: dict[str, asyncio.Task[int]] = {}
 
@@ -81,20 +86,24 @@ class EndpointEngine:
         from openai import OpenAIError
 
         async with self._slots:
-            failure: Exception | None = None
-            for _ in range(_ATTEMPTS):
+            failing_since, tries = None, 0
+            while True:
                 try:
-                    return await ask(self._client, self._model, request, await self._word_ids(request.score_words))
-                except Garbage as error:
-                    failure = error
-                except OpenAIError as error:
-                    # Not as its cause, which holds the request with its headers, and what the server said of them.
-                    raise self._explained(request, error) from None
-            raise EngineError(
-                f"{self._failed(request)} it answered {_ATTEMPTS} times what is no answer, at last "
-                f"{self._without_key(str(failure))}. What was answered before is recorded: the same command goes on "
-                "there. Check that engine.url is the base URL of an OpenAI-compatible server."
-            )
+                    return await self._asked(request)
+                except (Garbage, OpenAIError) as error:
+                    failing_since = failing_since or time.monotonic()
+                    may_wait = time.monotonic() - failing_since < self._patience_s and not _is_refusal(error)
+                    if not (may_wait or (isinstance(error, Garbage) and tries < self._retries)):
+                        # Not as its cause, which holds the request with its headers, and what the server said of them.
+                        raise self._explained(request, error) from None
+                await asyncio.sleep(min(_FIRST_WAIT * 2**tries, _LONGEST_WAIT))
+                tries += 1
+
+    async def _asked(self, request: GenerationRequest) -> Generation:
+        generation = await ask(self._client, self._model, request, await self._word_ids(request.score_words))
+        if fault := fault_of(request, generation):
+            raise Garbage(fault)
+        return generation
 
     async def close(self) -> None:
         """Closes all connections. Idempotent."""
@@ -112,15 +121,21 @@ class EndpointEngine:
             task = self._words[word] = asyncio.ensure_future(first_token(self._client, self._model, word))
         return await asyncio.shield(task)
 
-    def _explained(self, request: GenerationRequest, error: "OpenAIError") -> MPDFError:
+    def _explained(self, request: GenerationRequest, error: "Garbage | OpenAIError") -> MPDFError:
         from openai import APIStatusError
 
-        if not isinstance(error, APIStatusError):
+        failed = f"The server {self._url} failed on question {request.position.question!r}:"
+        again = "What was answered before is recorded: the same command goes on there."
+        if isinstance(error, Garbage):
             return EngineError(
-                f"{self._failed(request)} {error} ({error.__cause__!r:.100}). It was asked again as often as "
-                "engine.retries allows. What was answered before is recorded: the same command goes on there."
+                f"{failed} it answered as often as engine.retries allows what is no answer, at last "
+                f"{self._shown(str(error))}. {again} "
+                "Check that engine.url is the base URL of an OpenAI-compatible server."
             )
-        said = self._without_key(error.message)
+        if not isinstance(error, APIStatusError):
+            cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
+            return EngineError(f"{failed} {error}{cause} It was asked again as often as engine.retries allows. {again}")
+        said = self._shown(error.message)
         if error.status_code in _REFUSED_KEY:
             key = f"the key in {self._api_key_env}" if self._api_key_env else "a request without a key"
             return ConfigError(f"engine.url: {self._url} refused {key} ({said}). Set engine.api_key_env and the key.")
@@ -129,13 +144,12 @@ class EndpointEngine:
                 f"team.model: {self._url} does not know {self._model!r} ({said}). Give the name of a model that "
                 "it serves as team.model, and its base URL, which mostly ends in /v1, as engine.url."
             )
-        if error.status_code in _RETRIED or error.status_code >= _SERVER_ERROR:
-            return EngineError(
-                f"{self._failed(request)} {said}. It was asked again as often as engine.retries and its Retry-After "
-                "allow. What was answered before is recorded: the same command goes on there. Lower "
-                "engine.concurrency where it is the server's limit."
-            )
-        return self._refused(request, said)
+        if _is_refusal(error):
+            return self._refused(request, said)
+        return EngineError(
+            f"{failed} {said}. It was asked again as often as engine.retries and its Retry-After allow. {again} Lower "
+            "engine.concurrency where it is the server's limit."
+        )
 
     def _refused(self, request: GenerationRequest, said: str) -> MPDFError:
         if request.score_words and "token_ids" in said:
@@ -145,8 +159,12 @@ class EndpointEngine:
             f"({said}). Shorten the prompt or the question, or take a model of a longer context."
         )
 
-    def _failed(self, request: GenerationRequest) -> str:
-        return f"The server {self._url} failed on question {request.position.question!r}:"
+    def _shown(self, said: str) -> str:
+        """The beginning of what a server said, without the key."""
+        return (said.replace(self._key, "***") if self._api_key_env else said)[:_SHOWN]
 
-    def _without_key(self, said: str) -> str:
-        return said.replace(self._key, "***") if self._api_key_env else said
+
+def _is_refusal(error: "Garbage | OpenAIError") -> bool:
+    """Whether the server would refuse the request again; it may not know a model yet that it is to serve."""
+    status = getattr(error, "status_code", None)
+    return status is not None and status < _SERVER_ERROR and status not in (_NOT_FOUND, *_RETRIED)

@@ -35,7 +35,7 @@ async def ask(client: "AsyncOpenAI", model: str, request: GenerationRequest, wor
     try:
         return _scored(answer, words) if words else _generated(answer)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise Garbage(f"{type(error).__name__} in {json.dumps(answer):.200}") from error
+        raise Garbage(json.dumps(answer)) from error
 
 
 async def first_token(client: "AsyncOpenAI", model: str, word: str) -> int:
@@ -57,7 +57,7 @@ async def first_token(client: "AsyncOpenAI", model: str, word: str) -> int:
             raise not_scored(model)
         return int(ids[0])
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise Garbage(f"{type(error).__name__} in {json.dumps(answer):.200}") from error
+        raise Garbage(json.dumps(answer)) from error
 
 
 def not_scored(model: str) -> ConfigError:
@@ -96,7 +96,7 @@ def _json(content: bytes) -> Any:
     try:
         return json.loads(content)
     except ValueError as error:  # broken characters, or no JSON
-        raise Garbage(f"{content[:200]!r}") from error
+        raise Garbage(repr(content)) from error
 
 
 def _generated(answer: Any) -> Generation:

@@ -98,11 +98,12 @@ class RecordingFolder:
             named = self._files.protocol
             protocols = {named} if isinstance(named, str) else {*named}
             self._is_object_store = bool(_OBJECT_STORES & protocols)
-            if not self._files.exists(root):
+            try:
+                if self._files.info(root)["type"] != "directory":
+                    raise OSError("it is a file")
+            except FileNotFoundError:
                 if "s3" in protocols:
                     self._see_bucket()
-            elif not self._files.isdir(root):
-                raise OSError("it is a file")
 
     def _see_bucket(self) -> None:
         bucket = self._root.partition("/")[0]
@@ -151,7 +152,10 @@ class RecordingFolder:
         known = Generations()
         with _opening(self.url):
             self._files.invalidate_cache()  # other processes write here too
-            there = self._files.ls(self._root, detail=False) if self._files.exists(self._root) else []
+            try:
+                there = self._files.ls(self._root, detail=False)
+            except FileNotFoundError:  # fsspec's `exists` takes any error for it
+                there = []
         paths = [path for path in sorted(there) if _is_recording(path) and self._may_concern(_name(path))]
         for path, contents in self._fetched(paths):
             name = _name(path)

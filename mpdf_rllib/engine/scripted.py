@@ -19,8 +19,6 @@ class ScriptedEngine:
         peak_in_flight: The most that were in flight at once.
     """
 
-    fingerprint = "scripted"
-
     def __init__(
         self,
         respond: Callable[[GenerationRequest], str | Generation],

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from mpdf_rllib.engine.config import ReplicasConfig, ServeConfig
+from mpdf_rllib.engine.config import ServeConfig
 from mpdf_rllib.engine.models import ResolvedModel, is_hub_id
 from mpdf_rllib.engine.vllm_engine import CPU_DEFAULTS, DEFAULTS, ENVIRONMENT, SMALL_MACHINE_CORES, check_names
 from mpdf_rllib.errors import ConfigError, EngineError, MPDFError
@@ -18,6 +18,8 @@ _NAMESPACE = "mpdf_rllib"
 _LOCAL, _EVERYWHERE = "127.0.0.1", "0.0.0.0"
 _GOING = ("DEPLOYING", "RUNNING", "UNHEALTHY")  # Serve starts lost replicas again by itself
 _QUEUED_REQUESTS = 100_000
+_STARTERS = 10
+"""How often another actor takes over from one that ended with its process."""
 
 
 def served_name(name: str, model: ResolvedModel) -> str:
@@ -48,14 +50,18 @@ def _started(models: dict[str, ResolvedModel], config: ServeConfig) -> str:
     actor = ray.remote(_Starter).options(
         name="serve-starter", namespace=_NAMESPACE, get_if_exists=True, num_cpus=0, scheduling_strategy=outside
     )
-    while True:
+    lost: Exception | None = None
+    for _ in range(_STARTERS):
         starter = actor.remote()
         try:
             return ray.get(starter.start.remote(models, config))
-        except ray.exceptions.RayActorError:  # it ended with the process that had made it
-            continue
+        except ray.exceptions.RayActorError as error:  # it ended with the process that had made it
+            lost = error
         except ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, MPDFError) else error from None
+    raise EngineError(
+        f"Ray Serve could not be started: the actor that does it was lost {_STARTERS} times, last: {lost}"
+    )
 
 
 class _Starter:
@@ -88,6 +94,11 @@ class _Starter:
             raise ConfigError(
                 f"engine.port: Ray Serve could not start its HTTP proxy on port {config.port} ({reason}). Give another "
                 "port as engine.port, or end what listens there."
+            ) from None
+        except TimeoutError as error:
+            raise EngineError(
+                f"Ray Serve's HTTP proxies did not start in time ({error}). The same command tries again; their logs "
+                "lie in Ray's log folder, under serve/."
             ) from None
         running = serve.status().applications.get(name)
         if running and running.status in _GOING:
@@ -149,8 +160,8 @@ def _llm_config(name: str, model: ResolvedModel, config: ServeConfig) -> dict[st
     cpu = config.accelerator == "cpu" or (config.accelerator is None and not ray.cluster_resources().get("GPU"))
     source = name if is_hub_id(name) else model.path  # each node downloads it
     replicas = config.replicas
-    scale: dict[str, Any] = {"num_replicas": replicas}
-    if isinstance(replicas, ReplicasConfig):
+    scale: dict[str, Any] = {"num_replicas": replicas.max}
+    if replicas.min < replicas.max:
         scale = {"autoscaling_config": {"min_replicas": replicas.min, "max_replicas": replicas.max}}
     hardware: dict[str, Any] = {"accelerator_type": config.accelerator}
     environment = dict(ENVIRONMENT)

@@ -2,23 +2,23 @@
 
 import asyncio
 import dataclasses
-import functools
 
 from mpdf_rllib.engine.config import ServeConfig
 from mpdf_rllib.engine.endpoint_engine import EndpointEngine
 from mpdf_rllib.engine.event_loop import in_thread
-from mpdf_rllib.engine.models import model_fingerprint, resolve_model
+from mpdf_rllib.engine.models import resolve_model
 from mpdf_rllib.engine.types import Generation, GenerationRequest
 from mpdf_rllib.engine.vllm_requests import without_template
 
-_RETRIES = 1000
+_PATIENCE = 0.5
+"""Of the engine's time limit, so that a request that keeps failing ends with what Serve said of it."""
 
 
 class ServeEngine:
     """Asks the application, which the first request of all processes starts, through its OpenAI-compatible endpoint.
 
-    A request whose replica dies is asked again until another replica has loaded the model: nothing but
-    `engine.timeout_s` ends that. All requests are to be made from one event loop.
+    A request whose replica dies is asked again until another replica has loaded the model, for half of
+    `engine.timeout_s`. All requests are to be made from one event loop.
     """
 
     def __init__(self, model: str, config: ServeConfig) -> None:
@@ -32,11 +32,6 @@ class ServeEngine:
         self._config = config
         self._connecting: asyncio.Task[EndpointEngine] | None = None
         self._renders_chat = True
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Identifies weights, tokenizer and chat template, as of the model in this process."""
-        return model_fingerprint(self._model)
 
     async def generate(self, request: GenerationRequest) -> Generation:
         """Answers one request.
@@ -64,21 +59,17 @@ class ServeEngine:
             await connecting.result().close()
 
     async def _connect(self) -> EndpointEngine:
-        import ray
-
+        from mpdf_rllib.cluster import connect
         from mpdf_rllib.engine.serve_application import application_url, served_name
 
-        if not ray.is_initialized():
-            # In the event loop's thread, which lasts: Ray's processes end with the thread that starts them.
-            ray.init(log_to_driver=False, logging_level="error")
+        connect()  # in the event loop's thread, which lasts: Ray's processes end with the thread that starts them
         resolved = await in_thread(lambda: resolve_model(self._model))
         self._renders_chat = resolved.chat_template
         url = await in_thread(lambda: application_url({self._model: resolved}, self._config))
         return EndpointEngine(
-            self.fingerprint,
             served_name(self._model, resolved),
             url,
             concurrency=self._config.concurrency,
             request_timeout_s=self._config.timeout_s,
-            retries=_RETRIES,
+            patience_s=_PATIENCE * self._config.timeout_s,
         )

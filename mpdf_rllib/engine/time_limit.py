@@ -12,9 +12,6 @@ class TimeLimitedEngine:
     With continuous batching all requests are in flight at once, so that how long one of them takes tells nothing: the
     limit is on the time since anything was answered, or since the first request of an idle engine, which loads the
     model. All requests are to be made from one event loop.
-
-    Attributes:
-        fingerprint: The other engine's.
     """
 
     def __init__(self, inner: Engine, seconds: float) -> None:
@@ -23,10 +20,6 @@ class TimeLimitedEngine:
         self._seconds = seconds
         self._waiting: set[asyncio.Timeout] = set()
         self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        return self._inner.fingerprint
 
     async def generate(self, request: GenerationRequest) -> Generation:
         """Answers one request.

@@ -111,11 +111,6 @@ class Generation:
 class Engine(Protocol):
     """Anything that answers generation requests. Batching is the engine's own: callers await many requests at once."""
 
-    @property
-    def fingerprint(self) -> str:
-        """Identifies the weights, tokenizer and chat template (never a path): a part of every recording key."""
-        ...
-
     async def generate(self, request: GenerationRequest) -> Generation:
         """Answers one request.
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import dataclasses
 import difflib
-import functools
 import os
 import sys
 import threading
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mpdf_rllib.engine.event_loop import in_thread
-from mpdf_rllib.engine.models import model_fingerprint, resolve_model
+from mpdf_rllib.engine.models import resolve_model
 from mpdf_rllib.engine.types import Generation, GenerationRequest
 from mpdf_rllib.engine.vllm_requests import ask, failures
 from mpdf_rllib.engine.watchdog import Watchdog
@@ -70,11 +69,6 @@ class VLLMEngine:
         self._engine: asyncio.Future[AsyncLLM] | None = None
         self._watchdog: Watchdog | None = None
         self._closed = False
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Identifies weights, tokenizer and chat template."""
-        return model_fingerprint(self._model)
 
     async def generate(self, request: GenerationRequest) -> Generation:
         """Answers one request.
