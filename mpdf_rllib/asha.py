@@ -1,5 +1,6 @@
 """ASHA that goes on where a killed sweep stopped."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,5 @@ class ResumedASHA(ASHAScheduler):
 
 def _logged(file: Path) -> Iterator[dict[str, Any]]:
     for line in file.read_text(encoding="utf-8").splitlines():
-        try:
+        with contextlib.suppress(ValueError):  # cut short by a kill; what came later stands behind it
             yield json.loads(line)
-        except ValueError:  # cut short by the kill
-            return

@@ -51,7 +51,8 @@ def main(
         console.print(f"[bold red]error:[/] {escape(str(error))}", markup=True, highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        console.print("interrupted; the same command again goes on where it stopped", highlight=False)
+        again = "the same command again" + (" without --fresh" if getattr(options, "fresh", False) else "")
+        console.print(f"interrupted; {again} goes on where it stopped", highlight=False)
         return 130
     return 0
 

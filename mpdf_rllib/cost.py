@@ -1,40 +1,72 @@
 """`python -m mpdf_rllib.cost`: what an experiment will ask of its engine, and what that takes."""
 
 import argparse
+import math
 import sys
 
 from mpdf_rllib import cli
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.cost_model import Cluster, Costs, Lengths, demand, estimate
-from mpdf_rllib.engine.config import ReplicasConfig, ServeConfig, VLLMConfig
+from mpdf_rllib.engine.config import EndpointConfig, ScriptedConfig, VLLMConfig
 from mpdf_rllib.questions import Split
 
 
 def cluster_of(config: ExperimentConfig, tokens_per_s: float) -> Cluster:
-    """The engines of a config: each recording actor's own, the replicas that all share, or a server as one replica."""
-    engine, workers = config.engine, max(config.record.workers, 1)
-    if not isinstance(engine, ServeConfig | VLLMConfig):
-        return Cluster(tokens_per_s, workers=workers)
+    """The engines of a config: each recording process's own, the replicas that all share, or a server.
+
+    A server counts as one replica that answers all requests at once that it gets.
+    """
+    engine, workers = config.engine, config.record.workers
+    processes = max(workers, 1)
+    if isinstance(engine, EndpointConfig):
+        return Cluster(tokens_per_s, engine.concurrency * processes, 1, workers, engine.concurrency)
+    if isinstance(engine, ScriptedConfig):
+        return Cluster(tokens_per_s, engine.args.max_num_seqs or Cluster.sequences, processes, workers)
     sequences = engine.args.get("max_num_seqs", Cluster.sequences)
     if isinstance(engine, VLLMConfig):
-        return Cluster(tokens_per_s, sequences, workers, workers)
-    replicas = engine.replicas.max if isinstance(engine.replicas, ReplicasConfig) else engine.replicas
-    return Cluster(tokens_per_s, sequences, replicas, workers, engine.concurrency)
+        return Cluster(tokens_per_s, sequences, processes, workers)
+    return Cluster(tokens_per_s, sequences, engine.replicas.max, workers, engine.concurrency)
 
 
 def _arguments() -> argparse.ArgumentParser:
     arguments = cli.parser(
         "cost", "Print what recording asks for, and what it takes at speeds and lengths that you give."
     )
-    for name, value, help_ in (
-        ("--tokens-per-s", Cluster.tokens_per_s, "generated tokens/s of one replica, as a recording shows them"),
-        ("--prompt-tokens", Lengths.prompt, "of a solution"),
-        ("--generated-tokens", Lengths.generated, "of a solution"),
-        ("--verdict-tokens", Lengths.verdict_prompt, "of the prompt for a verdict"),
-        ("--cached-share", Lengths.cached_share, "of the prompt tokens, in the prefix cache"),
+    for name, type_, value, help_ in (
+        (
+            "--tokens-per-s",
+            _positive,
+            Cluster.tokens_per_s,
+            "generated tokens/s of a replica, as a recording shows",
+        ),
+        ("--prompt-tokens", _positive, Lengths.prompt, "of a solution"),
+        ("--generated-tokens", _positive, Lengths.generated, "of a solution"),
+        ("--verdict-tokens", _positive, Lengths.verdict_prompt, "of the prompt for a verdict"),
+        ("--cached-share", _share, Lengths.cached_share, "of the prompt tokens, in the prefix cache"),
     ):
-        arguments.add_argument(name, type=float, default=value, metavar="X", help=f"{help_} (default: {value})")
+        arguments.add_argument(name, type=type_, default=value, metavar="X", help=f"{help_} (default: {value})")
     return arguments
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _share(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share, 0 to 1")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
 def _command(config: ExperimentConfig, options: argparse.Namespace) -> None:

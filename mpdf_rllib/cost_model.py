@@ -80,15 +80,20 @@ class Cluster:
         tokens_per_s: Generated tokens/s of a replica with full batches, what prompts and verdicts take included.
         sequences: Requests that a replica answers at once.
         replicas: Copies of the model.
-        workers: Actors that record: `record.workers`.
+        workers: Actors that record: `record.workers`; with 0 one process does, all questions at once.
         concurrency: Requests that one of them has in flight at most.
     """
 
     tokens_per_s: float = 257
     sequences: int = 128
     replicas: int = 1
-    workers: int = 1
+    workers: int = 0
     concurrency: float = math.inf
+
+    @property
+    def processes(self) -> int:
+        """Those that record."""
+        return max(self.workers, 1)
 
     @property
     def places(self) -> int:
@@ -129,7 +134,7 @@ class Estimate:
 
     Attributes:
         engine_s: Seconds that the engines generate.
-        listing_s: Seconds that each recording actor lists the folder, once a shard, beside the generating.
+        listing_s: Seconds that each process that records lists the folder, once a shard, beside the generating.
         replay_s: Seconds in which a process reads the recording and replays it: the driver before and after the
             recording, and each trial.
         replica_hours: Of all replicas, while they generate; GPU-hours where each has one GPU.
@@ -168,10 +173,10 @@ class Estimate:
 
 def estimate(demand: Demand, lengths: Lengths, cluster: Cluster, costs: Costs) -> Estimate:
     """Predicts from the demand and from speeds what recording takes."""
-    shards = number_of_shards(demand.questions)
-    together = min(SHARDS_IN_FLIGHT * cluster.workers, shards)
+    shards = number_of_shards(demand.questions) if cluster.workers else 1
+    together = min(SHARDS_IN_FLIGHT * cluster.processes, shards)
     chains = demand.requests / demand.depth * together / shards
-    in_flight = int(min(chains, cluster.workers * cluster.concurrency, cluster.places))
+    in_flight = int(min(chains, cluster.processes * cluster.concurrency, cluster.places))
     request_s = cluster.sequences * lengths.generated / cluster.tokens_per_s * demand.solutions / demand.requests
     requests_per_s = in_flight / request_s
     engine_s = demand.requests / requests_per_s + (demand.depth - 1) * request_s
@@ -179,7 +184,7 @@ def estimate(demand: Demand, lengths: Lengths, cluster: Cluster, costs: Costs) -
     rows = demand.requests / shards
     rows_a_file = min(max(requests_per_s / together * FLUSH_SECONDS, 1), FLUSH_EVERY)
     files = shards * math.ceil(rows / rows_a_file)
-    listing_s = shards * files / 2 * costs.list_s / cluster.workers
+    listing_s = shards * files / 2 * costs.list_s / cluster.processes
     reading_s = files * (costs.list_s + costs.fetch_s) + demand.requests * costs.read_s
     return Estimate(
         engine_s=engine_s,

@@ -6,7 +6,9 @@ that dies had flushed is read again by the one that takes its shards over. Ray D
 room for, and starts lost actors again.
 """
 
+import functools
 import logging
+import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.engine import Engine, Generation, GenerationRequest, run
 from mpdf_rllib.engine.event_loop import in_thread
 from mpdf_rllib.engine.recording_files import owner
+from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import EngineError, MPDFError
 from mpdf_rllib.questions import Question, Split
 from mpdf_rllib.recorded_trees import RecordedTrees
@@ -70,16 +73,18 @@ def record_questions(config: ExperimentConfig, questions: dict[Split, list[str]]
             row = rows.setdefault(owner(question, shards), {"train": [], "test": []})
             row[split].append(question)
     dealt = [{"shard": shard, **row} for shard, row in sorted(rows.items())]
+    size = min(config.record.workers, len(dealt))
     pool = ActorPoolStrategy(
-        size=min(config.record.workers, len(dealt)),
+        size=size,
         max_tasks_in_flight_per_actor=SHARDS_IN_FLIGHT,
         max_concurrent_calls_per_actor=SHARDS_IN_FLIGHT,
         enable_true_multi_threading=True,
     )
-    gpus = _gpus(config)
+    gpus, serving_cpus = _gpus(config), config.engine.serving_cpus
+    # One actor is enough, but all that there is room for begin, also where none is left then for Serve's replicas.
     check_room(
-        "record.cpus_per_worker and gpus_per_worker, lower them or run on a cluster",
-        CPU=config.record.cpus_per_worker,
+        "record.workers, cpus_per_worker and gpus_per_worker, and engine.replicas: lower them or run on a cluster",
+        CPU=config.record.cpus_per_worker * (size if serving_cpus else 1) + serving_cpus,
         GPU=gpus,
     )
     patience = _PATIENCE * config.engine.timeout_s
@@ -95,6 +100,8 @@ def record_questions(config: ExperimentConfig, questions: dict[Split, list[str]]
     )
     try:
         for row in results.iter_rows():
+            if error := row.pop("error"):
+                raise pickle.loads(error)
             yield Recorded(**row)
     except ExecutionTimeoutError as error:
         raise EngineError(
@@ -102,8 +109,11 @@ def record_questions(config: ExperimentConfig, questions: dict[Split, list[str]]
             f"If a node was lost, Ray waits for room for one of {config.record.workers} workers: add a node or lower "
             "record.workers. What was made is recorded: the same command goes on there."
         ) from error
-    except ray.exceptions.RayError as error:
-        raise _cause(error) from error
+    except ray.exceptions.RayActorError as error:
+        raise EngineError(
+            "The processes that record were lost more often than Ray starts them again. What they made is recorded but "
+            f"for the last seconds: the same command goes on there.\n{error}"
+        ) from error
 
 
 def number_of_shards(questions: int) -> int:
@@ -126,23 +136,36 @@ class _Recorder:
     def __init__(self, config: ExperimentConfig, shards: int):
         self._config = config
         self._shards = shards
-        self._team = config.make_team()
-        self._questions = {split: {q.id: q for q in config.questions_of(split)} for split in SPLITS}
-        self._engine = _KeptOpen(config.make_inner_engine())
 
-    def __call__(self, batch: pa.Table) -> dict[str, list[float]]:
-        """Records a shard."""
+    def __call__(self, batch: pa.Table) -> dict[str, list[Any]]:
+        """Records a shard; says what kept it from that, of which Ray would lose all but the traceback."""
         (row,) = batch.to_pylist()
-        recorded = run(self._record(row["shard"], *(self._named(split, row[split]) for split in SPLITS)))
-        return {name: [value] for name, value in vars(recorded).items()}
+        recorded, said = Recorded(0, 0, 0, 0.0), b""
+        try:
+            recorded = run(self._record(row["shard"], {split: row[split] for split in SPLITS}))
+        except MPDFError as error:
+            said = pickle.dumps(error)
+        return {name: [value] for name, value in (vars(recorded) | {"error": said}).items()}
 
-    def _named(self, split: Split, ids: list[str]) -> list[Question]:
-        return [self._questions[split][question] for question in ids]
+    @functools.cached_property
+    def _team(self) -> Team:
+        return self._config.make_team()
 
-    async def _record(self, shard: int, train: list[Question], test: list[Question]) -> Recorded:
-        recording = partial(self._config.make_recording, lambda: self._engine, (shard, self._shards))
-        engine = await in_thread(recording)  # listing the folder does not hold up the other shards
+    @functools.cached_property
+    def _questions(self) -> dict[Split, dict[str, Question]]:
+        return {split: {q.id: q for q in self._config.questions_of(split)} for split in SPLITS}
+
+    @functools.cached_property
+    def _engine(self) -> Engine:
+        return _KeptOpen(self._config.make_inner_engine())
+
+    async def _record(self, shard: int, asked: dict[Split, list[str]]) -> Recorded:
+        # Made with the first shard, in the event loop's one thread, and not with the actor: Ray loses errors of that.
+        shared = self._engine
+        train, test = ([self._questions[split][question] for question in asked[split]] for split in SPLITS)
         trees = RecordedTrees.empty(self._team, train, test)
+        recording = partial(self._config.make_recording, lambda: shared, (shard, self._shards))
+        engine = await in_thread(recording)  # listing the folder does not hold up the other shards
         started = time.monotonic()
         try:
             await trees.fill(self._team, engine)
@@ -155,7 +178,6 @@ class _KeptOpen:
     """An engine that many recordings share, none of which closes it: it ends with its process."""
 
     def __init__(self, inner: Engine):
-        self.fingerprint = inner.fingerprint
         self._inner = inner
 
     async def generate(self, request: GenerationRequest) -> Generation:
@@ -171,13 +193,3 @@ def _configure(patience: float) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What an actor raised, out of what Ray and Ray Data wrapped it in."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, MPDFError):
-            return seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return error

@@ -142,7 +142,7 @@ def _no_policies(run_path: Path, error: Exception) -> str:
 def _without_place(values: Any) -> Any:
     """The settings with the places of recording and questions relative to the run folder's: all may be moved.
 
-    How the recording is shared out is no setting of what comes out.
+    How the recording is shared out, and how fast and patiently an engine is asked, are no settings of what comes out.
     """
     if not (isinstance(values, dict) and isinstance(values.get("recording"), str)):
         return values
@@ -154,7 +154,10 @@ def _without_place(values: Any) -> Any:
         return os.path.relpath(value, run) if isinstance(value, str) and os.path.isabs(value) else value
 
     places = {key: relative(values.get(key)) for key in ("recording", "questions")}
-    return values | places | {"run_folder": None, "record": None}
+    engine = values.get("engine")
+    if isinstance(engine, dict):
+        engine = {key: engine[key] for key in ("kind", "url", "args") if key in engine}
+    return values | places | {"run_folder": None, "record": None, "engine": engine}
 
 
 def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:

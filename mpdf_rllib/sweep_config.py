@@ -24,11 +24,16 @@ def _is_one(axis: dict[Draw, list[Any]]) -> dict[Draw, list[Any]]:
         raise ValueError("give one of grid, choice, uniform, loguniform")
     ((draw, values),) = axis.items()
     if draw in ("uniform", "loguniform"):
-        if not (len(values) == 2 and all(isinstance(value, int | float) for value in values) and values[0] < values[1]):
+        try:
+            low, high = map(float, values)  # YAML takes 5e-4 for a text
+        except (TypeError, ValueError):
+            low, high = 0.0, 0.0
+        if not low < high:
             raise ValueError("give the lowest and the highest value, [low, high]")
-        if draw == "loguniform" and values[0] <= 0:
+        if draw == "loguniform" and low <= 0:
             raise ValueError("the lowest value of a logarithmic range is positive")
-    elif not values:
+        return {draw: [low, high]}
+    if not values:
         raise ValueError("give at least one value")
     return axis
 

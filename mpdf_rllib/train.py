@@ -47,7 +47,9 @@ def train(config: ExperimentConfig, fresh: bool = False) -> list[SystemResult]:
 
 def _arguments() -> argparse.ArgumentParser:
     arguments = cli.parser("train", "Record, train and evaluate. The same command again goes on where it stopped.")
-    arguments.add_argument("--fresh", action="store_true", help="begin the run anew; the recording is kept")
+    arguments.add_argument(
+        "--fresh", action="store_true", help="begin the run anew; the recording is kept. Leave it out to go on"
+    )
     return arguments
 
 

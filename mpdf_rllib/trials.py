@@ -69,9 +69,11 @@ def run_trials(
             _evaluate_on(validation, configs[name])
     start_ray()
     cpus = _LIVE_CPUS if config.live else _CPUS
+    env_runners = max(setting.env_runners for setting in settings.values())
+    serving_cpus = config.engine.serving_cpus if config.live else 0
     check_room(
-        f"algorithm.env_runners {config.algorithm.env_runners}, lower it or run on a cluster",
-        CPU=cpus["main_process"] + config.algorithm.env_runners * cpus["env_runner"],
+        f"algorithm.env_runners {env_runners}, lower it or run on a cluster",
+        CPU=cpus["main_process"] + env_runners * cpus["env_runner"] + serving_cpus,
     )
     with run_folder.writing(config.run_path):
         trials = _run(_tuner(config, settings, _space(configs, config.seeds)))
@@ -209,7 +211,7 @@ def _run(tuner: tune.Tuner) -> tune.ResultGrid:
     first = trials.errors[0]
     cause = getattr(first, "cause", None)
     raise EngineError(
-        f"{len(trials.errors)} of {len(trials)} trials failed; the same command tries them again. "
+        f"{len(trials.errors)} of {len(trials)} trials failed; the same command, without --fresh, tries them again. "
         f"The first failed with:\n{cause if isinstance(cause, MPDFError) else first}"
     )
 

@@ -205,7 +205,7 @@ def check() -> None:
         cluster = Cluster(tokens_per_s=solutions_per_s, sequences=slots, replicas=workers, workers=workers)
         wanted = demand(config.team, train, test, lengths)
         predicted = estimate(wanted, lengths, cluster, Costs())
-        simulated, simulated_files = _simulate(config.team, train, test, cluster, lambda delay=delay: delay)
+        simulated, simulated_files = simulate_recording(config.team, train, test, cluster, lambda delay=delay: delay)
         print(
             f"{train + test} questions, critic {team.critic}, {workers} workers of {slots} slots of {delay} s: "
             f"{made} requests (predicted {wanted.requests}); {seconds:.0f} s with the start of the actors "
@@ -215,7 +215,7 @@ def check() -> None:
         )
 
 
-def _simulate(
+def simulate_recording(
     team: TeamConfig, train: int, test: int, cluster: Cluster, request_s: Callable[[], float]
 ) -> tuple[float, int]:
     """Event by event: seconds until all chains have ended, and files written. For teams without branches.
@@ -276,7 +276,7 @@ def simulate(sizes: Sequence[int]) -> None:
         half = questions // 2
         predicted = estimate(demand(team, half, half, lengths), lengths, cluster, costs)
         drawn = functools.partial(random.Random(0).expovariate, 1 / predicted.request_s)
-        seconds, files = _simulate(team, half, half, cluster, drawn)
+        seconds, files = simulate_recording(team, half, half, cluster, drawn)
         print(
             f"{questions:,} questions, N {team.agents}, T {team.rounds}: {seconds:,.0f} s (predicted "
             f"{predicted.engine_s:,.0f}), {files:,} files ({predicted.files:,})",

@@ -10,10 +10,10 @@ import pytest
 from process_fixtures import CONFIG, TIMEOUT, Experiment
 from ray.cluster_utils import Cluster
 
-QUESTIONS = CONFIG["questions"] | {"train": 48, "test": 48}
-GENERATIONS = 48 * 12 + 48 * (12 + 3)
-# Four rounds of requests a shard take two seconds each, and of the eight shards four are in flight.
-SLOW = CONFIG | {"questions": QUESTIONS, "engine": {"kind": "scripted", "args": {"delay": 2.0}}}
+QUESTIONS = CONFIG["questions"] | {"train": 24, "test": 24}
+GENERATIONS = 24 * 12 + 24 * (12 + 3)
+# A shard's four rounds of requests take four seconds each, and what is made is written after ten: half of a shard.
+SLOW = CONFIG | {"questions": QUESTIONS, "engine": {"kind": "scripted", "args": {"delay": 4.0}}}
 
 
 def until(done: Callable[[], object], process: subprocess.Popen) -> None:
@@ -36,10 +36,16 @@ def ray_processes(kind: str, of: psutil.Process) -> list[psutil.Process]:
     return found
 
 
-def assert_all_is_recorded_once(experiment: Experiment, flushed: dict[str, bytes]) -> None:
+def assert_all_is_recorded_once(experiment: Experiment, flushed: dict[str, bytes], lost: set[str]) -> None:
+    """And shards that lost processes had begun, by what they wrote, were ended by others."""
     assert experiment.recorded().items() >= flushed.items()
     keys = experiment.recorded_keys()
     assert len(keys) == len({*keys}) == GENERATIONS
+    writers: dict[str, set[str]] = {}
+    for name in experiment.recorded():
+        _, process, _, shard, _ = name.split("-")
+        writers.setdefault(shard, set()).add(process)
+    assert any(len(processes) > 1 and processes & lost for processes in writers.values())
 
 
 def finished(process: subprocess.Popen) -> bool:
@@ -57,14 +63,22 @@ def test_a_killed_worker_of_the_recording_is_started_again(tmp_path):
     (worker,) = ray_processes("MapWorker", psutil.Process(process.pid))
     worker.kill()
     assert finished(process)
-    assert_all_is_recorded_once(experiment, flushed)
+    assert_all_is_recorded_once(experiment, flushed, {str(worker.pid)})
 
 
-def test_what_this_machine_has_no_room_for_is_refused_by_its_key(tmp_path):
+@pytest.mark.parametrize(
+    ("command", "settings", "key", "lacking"),
+    [
+        ("record", ["record.gpus_per_worker=1"], "gpus_per_worker", "1 GPUs, of which Ray has 0"),
+        ("record", ["engine={kind: serve}"], "engine.replicas", "2 CPUs, of which Ray has 1"),
+        ("train", ["sweep={space: {env_runners: {grid: [0, 2]}}}"], "env_runners 2", "3 CPUs, of which Ray has 1"),
+    ],
+)
+def test_what_this_machine_has_no_room_for_is_refused_by_its_key(tmp_path, command, settings, key, lacking):
     experiment = Experiment(tmp_path, CONFIG)
-    needed = ("--set", "record.workers=1", "--set", "record.gpus_per_worker=1")
-    said = experiment.finish("record", *needed, status=2).stderr
-    assert "gpus_per_worker" in said and "1 GPUs, of which Ray has 0" in said
+    overrides = [part for setting in ["record.workers=1", *settings] for part in ("--set", setting)]
+    said = experiment.finish(command, *overrides, status=2).stderr
+    assert key in said and lacking in said and "Traceback" not in said
 
 
 @pytest.fixture
@@ -79,23 +93,28 @@ def test_a_lost_node_costs_the_recording_time_and_nothing_else(tmp_path, two_nod
     experiment = Experiment(tmp_path, SLOW | {"record": {"workers": 2}})
     experiment.join(two_nodes.address)
     process = experiment.start("record")
-    until(lambda: len(experiment.recorded()) >= 2, process)
-    flushed = experiment.recorded()
     (node,) = two_nodes.worker_nodes
-    workers = [
-        ray_processes("MapWorker", psutil.Process(started.process.pid)) for started in node.all_processes["raylet"]
-    ]
-    assert any(workers), "the pool does not use this node"
+    (raylet,) = node.all_processes["raylet"]
+
+    def wrote() -> set[str]:
+        """Processes of this node that record and have written."""
+        workers = {str(worker.pid) for worker in ray_processes("MapWorker", psutil.Process(raylet.process.pid))}
+        return workers & {name.split("-")[1] for name in experiment.recorded()}
+
+    until(wrote, process)
+    flushed, lost = experiment.recorded(), wrote()
     two_nodes.remove_node(node, allow_graceful=False)
     two_nodes.add_node(num_cpus=1)
     assert finished(process)
-    assert_all_is_recorded_once(experiment, flushed)
+    assert_all_is_recorded_once(experiment, flushed, lost)
 
 
 def test_a_killed_env_runner_of_live_training_comes_back_and_what_it_recorded_is_replayed(tmp_path):
     algorithm = CONFIG["algorithm"] | {"env_runners": 1, "iterations": 2}
-    live = SLOW | {"live": True, "seeds": 1, "algorithm": algorithm}
-    experiment = Experiment(tmp_path, live | {"questions": QUESTIONS | {"test": 12}})
+    slow = {"kind": "scripted", "args": {"delay": 2.0}}
+    questions = QUESTIONS | {"train": 48, "test": 12}
+    live = {"live": True, "seeds": 1, "algorithm": algorithm, "questions": questions, "engine": slow}
+    experiment = Experiment(tmp_path, CONFIG | live)
     process = experiment.start("train")
     until(experiment.recorded, process)
     flushed = experiment.recorded()

@@ -1,12 +1,17 @@
 import dataclasses
+import functools
+import importlib.util
+import math
+import random
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
+from process_fixtures import REPOSITORY
 
+from mpdf_rllib import cost
 from mpdf_rllib.config import TeamConfig
 from mpdf_rllib.config_file import load_config
 from mpdf_rllib.cost import cluster_of
@@ -69,16 +74,20 @@ def test_what_is_predicted_is_what_an_engine_is_asked(tmp_path, settings):
     assert predicted.requests == asked["requests"] == ds.dataset(tmp_path).count_rows()
 
 
-def test_a_recording_has_the_files_and_rows_that_are_predicted(ray_instance, tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_recording_has_the_files_and_rows_that_are_predicted(ray_instance, tmp_path, workers):
     path = tmp_path / "config.yaml"
     path.write_text(CONFIG)
-    config = load_config(path, [f"recording={tmp_path}/recording", "team.critic=true", "record.workers=1"])
+    config = load_config(path, [f"recording={tmp_path}/recording", "team.critic=true", f"record.workers={workers}"])
     record(config)
     wanted = demand(config.team, 90, 70, LENGTHS)
-    took = estimate(wanted, LENGTHS, Cluster(tokens_per_s=1e6), Costs())
+    took = estimate(wanted, LENGTHS, Cluster(tokens_per_s=1e6, workers=workers), Costs())
     recording = ds.dataset(tmp_path / "recording")
     assert recording.count_rows() == wanted.requests
-    assert len(recording.files) == took.files == took.shards
+    if workers:
+        assert len(recording.files) == took.files == took.shards
+    else:  # while one file is written more rows come in than belong into the next
+        assert 2 <= len(recording.files) <= took.files == 9
 
 
 TEAM = TeamConfig(critic=False)
@@ -109,6 +118,19 @@ def test_rows_a_file_are_what_a_shard_gets_in_ten_seconds_but_512_at_most():
     assert took(tokens_per_s=256).files == 2048 * 17
 
 
+def test_hours_and_files_are_what_a_simulation_event_by_event_comes_to():
+    place = importlib.util.spec_from_file_location("scaling", REPOSITORY / "scripts" / "scaling.py")
+    place.loader.exec_module(scaling := importlib.util.module_from_spec(place))
+    lengths, cluster, costs = scaling.NODE
+    team = TeamConfig(critic=True)
+    predicted = estimate(demand(team, 8000, 8000, lengths), lengths, cluster, costs)
+    drawn = functools.partial(random.Random(1).expovariate, 1 / predicted.request_s)
+    seconds, files = scaling.simulate_recording(team, 8000, 8000, cluster, drawn)
+    # Predicted is too early, as batches are not full at the end, and too many files, as answers come in bursts.
+    assert 0.8 * seconds < predicted.engine_s < seconds
+    assert files < predicted.files < 1.35 * files
+
+
 def test_the_bottleneck_is_what_is_short_or_takes_longest():
     plenty = took().replay_bytes
     assert took().bottleneck(plenty) == "engine"
@@ -123,7 +145,9 @@ def test_the_bottleneck_is_what_is_short_or_takes_longest():
         ("engine={kind: vllm, args: {max_num_seqs: 64}}", Cluster(50, 64, replicas=2, workers=2)),
         ("engine={kind: serve, replicas: 4}", Cluster(50, 128, replicas=4, workers=2, concurrency=256)),
         ("engine={kind: serve, replicas: {max: 3}}", Cluster(50, 128, replicas=3, workers=2, concurrency=256)),
-        ("engine={kind: endpoint, url: 'http://a/v1'}", Cluster(50, workers=2)),
+        ("engine={kind: endpoint, url: 'http://a/v1'}", Cluster(50, 128, workers=2, concurrency=64)),
+        ("engine={kind: endpoint, url: 'http://a/v1', concurrency: 9}", Cluster(50, 18, workers=2, concurrency=9)),
+        ("engine={kind: scripted, args: {max_num_seqs: 4}}", Cluster(50, 4, replicas=2, workers=2)),
     ],
 )
 def test_the_engines_of_a_config(tmp_path, override, cluster):
@@ -132,11 +156,41 @@ def test_the_engines_of_a_config(tmp_path, override, cluster):
     assert cluster_of(load_config(path, [override, "record.workers=2"]), 50) == cluster
 
 
+def test_the_commands_own_process_has_all_questions_in_flight_and_writes_one_file_after_the_other(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    cluster = cluster_of(load_config(path, ["engine={kind: vllm, args: {max_num_seqs: 512}}"]), 512)
+    assert (cluster.places, cluster.workers) == (512, 0)
+    lengths = Lengths(generated=10)
+    wanted = demand(TEAM, 90, 70, lengths)
+    alone = estimate(wanted, lengths, cluster, COSTS)
+    # 160 questions of 3 chains, and 70 first answers more at three a question: 2,130 requests in chains of 4.
+    assert alone.in_flight == 512
+    assert alone.files == math.ceil(2_130 / 512)  # at 512 tokens/s of 10 a request: 512 rows in ten seconds
+    assert estimate(wanted, lengths, dataclasses.replace(cluster, workers=1), COSTS).in_flight < 200
+
+
 def test_the_command_prints_what_to_expect(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(CONFIG)
     command = [sys.executable, "-m", "mpdf_rllib.cost", "--config", path, "--generated-tokens", "100"]
-    printed = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     # 160 questions with 12 solutions, 70 with 3 more; each with its verdict.
     assert printed.startswith("160 questions: 2,130 solutions, 4,260 requests\n")
     assert "generated 213,000" in printed
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--tokens-per-s", "0"),
+        ("--generated-tokens", "-1"),
+        ("--prompt-tokens", "nan"),
+        ("--verdict-tokens", "many"),
+        ("--cached-share", "90"),
+    ],
+)
+def test_a_speed_or_length_that_is_none_is_named(option, value, capsys):
+    with pytest.raises(SystemExit):
+        cost._arguments().parse_args(["--config", "x.yaml", option, value])
+    assert option in capsys.readouterr().err

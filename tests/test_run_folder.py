@@ -63,6 +63,16 @@ def test_the_same_config_goes_on_and_another_is_refused_with_every_changed_key(t
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_how_fast_and_patiently_the_engine_is_asked_may_change(tmp_path):
+    served = {"kind": "serve", "args": {"max_num_seqs": 8}}
+    finish(experiment(tmp_path, engine=served))
+    patient = {"timeout_s": 9, "concurrency": 2, "replicas": {"min": 0, "max": 3}, "port": 80, "accelerator": "H100"}
+    run_folder.prepare(experiment(tmp_path, engine=served | patient, record={"workers": 3}), fresh=False)
+    for other, key in ((served | {"args": {}}, r"engine\.args\.max_num_seqs"), ({"kind": "vllm"}, r"engine\.kind")):
+        with pytest.raises(ConfigError, match=f"another .*{key}"):
+            run_folder.prepare(experiment(tmp_path, engine=other), fresh=False)
+
+
 @pytest.mark.parametrize("content", ["", "[", "\xff", "- 1"])
 def test_a_config_that_is_none_is_named_and_fresh_begins_anew(tmp_path, content):
     config = experiment(tmp_path)

@@ -72,6 +72,10 @@ def test_the_same_sweep_comes_to_the_same_settings_and_more_samples_to_more():
     assert [setting for setting in many if setting in few] == few and len(many) == 2 * len(few)
 
 
+def test_bounds_that_yaml_takes_for_texts_are_numbers():
+    assert compared(space={"lr": {"loguniform": ["1e-4", 1]}}) == compared(space={"lr": {"loguniform": [0.0001, 1.0]}})
+
+
 def test_draws_of_a_range_are_spread_over_it():
     for draw, middle in (("uniform", 0.50005), ("loguniform", 0.01)):
         values = [v["lr"] for _, v in compared(space={"lr": {draw: [0.0001, 1.0]}}, samples=200)][:200]
@@ -104,6 +108,7 @@ def test_draws_of_a_range_are_spread_over_it():
             "sweep.space.lr: {'uniform': [2, 1]}: give the lowest and the highest",
         ),
         ({"space": {"lr": {"loguniform": [0, 1]}}}, "the lowest value of a logarithmic range is positive"),
+        ({"space": {"lr": {"uniform": ["small", 1]}}}, "give the lowest and the highest"),
         ({"space": {}}, "sweep.space: {}"),
         ({}, "sweep.space: missing; it has no default"),
         ({"space": {"tau": {"grid": [1]}}, "samples": 2}, "samples is 2, but nothing is drawn"),
