@@ -34,7 +34,11 @@ def check_room(remedy: str, **needed: float) -> None:
 
 
 def start_ray() -> None:
-    """The same as `connect`, and shows that it takes a moment."""
+    """The same as `connect`, and shows that it takes a moment.
+
+    Raises:
+        ConfigError: The cluster cannot be joined.
+    """
     if ray.is_initialized():
         connect()
     else:
@@ -43,7 +47,11 @@ def start_ray() -> None:
 
 
 def connect() -> None:
-    """Joins the cluster that RAY_ADDRESS names, or starts Ray on this machine, where it isn't yet."""
+    """Joins the cluster that RAY_ADDRESS names, or starts Ray on this machine, where it isn't yet.
+
+    Raises:
+        ConfigError: The cluster cannot be joined.
+    """
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # Ray's core warns on the terminal of every actor that Ray Data and RLlib make.
@@ -55,6 +63,13 @@ def connect() -> None:
     # RLlib iterates over sets of agent ids: without it equal seeds would draw different actions.
     runtime_env = {"env_vars": {"PYTHONHASHSEED": "0"}}
     if is_shared():
-        ray.init(log_to_driver=False, runtime_env=runtime_env)
+        try:
+            ray.init(log_to_driver=False, logging_level="error", runtime_env=runtime_env)
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise ConfigError(
+                f"RAY_ADDRESS {os.environ['RAY_ADDRESS']}: no Ray cluster can be joined there "
+                f"({str(error).strip().splitlines()[-1]}). Give a running one's address, with its version of Ray and "
+                "its authentication token, or unset the variable: Ray is then started on this machine."
+            ) from error
     else:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=runtime_env)

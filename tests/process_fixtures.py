@@ -58,7 +58,9 @@ class Experiment:
     def join(self, address: str) -> None:
         """Has every later process run on this cluster."""
         own = ("RAY_OVERRIDE_RESOURCES", "RAY_ADDRESS")
-        self._environment = {k: v for k, v in self._environment.items() if k not in own} | {"RAY_ADDRESS": address}
+        token = {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")}
+        self._environment = {k: v for k, v in self._environment.items() if k not in own} | token
+        self._environment["RAY_ADDRESS"] = address
 
     def load(self) -> ExperimentConfig:
         return load_config(self._config, self._places())

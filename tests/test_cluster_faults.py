@@ -81,6 +81,14 @@ def test_what_this_machine_has_no_room_for_is_refused_by_its_key(tmp_path, comma
     assert key in said and lacking in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize("address", ["auto", "nowhere"])
+def test_a_cluster_that_is_not_there_is_told_by_its_address(tmp_path, address):
+    experiment = Experiment(tmp_path, CONFIG | {"record": {"workers": 1}})
+    experiment.join(address)
+    said = experiment.finish("record", status=2).stderr
+    assert f"RAY_ADDRESS {address}: no Ray cluster can be joined there" in said and "Traceback" not in said
+
+
 @pytest.fixture
 def two_nodes() -> Iterator[Cluster]:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})

@@ -83,6 +83,20 @@ def test_a_second_engine_finds_the_application_and_leaves_it_running(engine, con
     assert run(engine.generate(REQUESTS["text"])).text
 
 
+def test_live_training_by_the_command_finds_the_application(engine, config, tmp_path):
+    run(engine.generate(REQUESTS["text"]))
+    before = [*serve.status().applications]
+    live = {"live": True, "seeds": 1, "engine": config.model_dump(), "team": {"prompt": "completion", "critic": False}}
+    few = {"questions": CONFIG["questions"] | {"train": 10, "test": 10}}
+    algorithm = {"algorithm": CONFIG["algorithm"] | {"iterations": 1, "env_runners": 1}}
+    experiment = Experiment(tmp_path, CONFIG | live | few | algorithm)
+    experiment.join(ray.get_runtime_context().gcs_address)
+    assert "10 held-out questions" in experiment.finish("train").stdout
+    assert [*serve.status().applications] == before
+    keys = experiment.recorded_keys()
+    assert len(keys) == len({*keys}) == 10 * 12 + 10 * (12 + 3)
+
+
 def test_a_prompt_that_is_too_long_names_its_question(engine):
     too_long = dataclasses.replace(REQUESTS["text"], prompt="one two " * 60_000, position=Position("q7", 0))
     with pytest.raises(DataError, match="'q7'"):
