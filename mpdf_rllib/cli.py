@@ -40,6 +40,8 @@ def main(
     """Runs a command; returns the exit status: 0, 2 for an error that the user can mend, 130 when interrupted."""
     options = arguments.parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for chatty in ("ray", "ray.rllib"):  # RLlib warns of its own deprecated classes
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
         config = load_config(options.config, options.overrides)
         _warn_of_passing_places(config)

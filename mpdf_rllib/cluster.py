@@ -1,6 +1,5 @@
 """The Ray instance that recording and training run in."""
 
-import logging
 import os
 
 import ray
@@ -52,10 +51,7 @@ def connect() -> None:
     Raises:
         ConfigError: The cluster cannot be joined.
     """
-    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    # Ray's core warns on the terminal of every actor that Ray Data and RLlib make.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Seconds between savings of what Tune knows of the trials, which a killed run goes on from.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
     if ray.is_initialized():

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import dataclasses
+import os
 import sys
 import time
 
@@ -104,6 +105,7 @@ async def _fill(engine: RecordingEngine, team: Team, trees: RecordedTrees) -> No
 
 def _record_by_workers(config: ExperimentConfig, missing: dict[Split, list[str]]) -> int:
     """Returns the number of generations made."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's core calls every pool of Ray Data's an error
     start_ray()
     from mpdf_rllib.recording_pipeline import record_questions  # Ray Data is slow to import
 

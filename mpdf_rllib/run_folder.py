@@ -111,6 +111,11 @@ def has_trials(run_path: Path) -> bool:
     return False
 
 
+def is_trained(run_path: Path) -> bool:
+    """Whether the run's training is finished, so that its policies are there."""
+    return (run_path / CHECKPOINTS).exists()
+
+
 def write_checkpoints(run_path: Path, checkpoints: Mapping[str, list[Path]]) -> None:
     """Notes a finished training's last checkpoints, by kind of credit in the order of their seeds.
 

@@ -35,11 +35,13 @@ def train(config: ExperimentConfig, fresh: bool = False) -> list[SystemResult]:
     if config.sweep is not None:
         raise ConfigError("sweep: `train` trains one setting; call `mpdf_rllib.sweep.sweep`, or leave it out")
     run_folder.prepare(config, fresh)
-    trees = None if config.live else record(config)
-    env_config = replaying(config, trees.train) if trees else config.env_config()
-    trials = run_trials(config, settings_of(config.algorithm, None), env_config)
-    checkpoints = {kind: [Path(trial.checkpoint.path) for trial in of_kind] for kind, of_kind in trials.items()}
-    run_folder.write_checkpoints(config.run_path, checkpoints)
+    trained = run_folder.is_trained(config.run_path)
+    trees = record(config) if trained or not config.live else None
+    if not trained:
+        env_config = replaying(config, trees.train) if trees else config.env_config()
+        trials = run_trials(config, settings_of(config.algorithm, None), env_config)
+        checkpoints = {kind: [Path(trial.checkpoint.path) for trial in of_kind] for kind, of_kind in trials.items()}
+        run_folder.write_checkpoints(config.run_path, checkpoints)
     trees = trees or record(config)
     with cli.console.status("Evaluating"):
         return evaluate(config, trees)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.model
 
 CONFIG = {
     "name": "tiny",
-    "seeds": 2,
+    "seeds": 1,
     "questions": {"families": ["multiplication", "addition", "arithmetic"], "train": 12, "test": 9},
     "team": {"prompt": "completion", "critic": True},
     "algorithm": {"credits": {"step": {}, "outcome": {"token_price": 0.001, "tie_tolerance": 0.1}}, "iterations": 2},

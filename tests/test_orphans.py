@@ -81,7 +81,7 @@ def read_line(process: subprocess.Popen[str]) -> str:
 @pytest.mark.model
 @pytest.mark.parametrize(
     ("number", "while_loading"),
-    [(signal.SIGKILL, True), (signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, False)],
+    [(signal.SIGTERM, True), (signal.SIGKILL, False), (signal.SIGINT, False)],
 )
 def test_no_engine_process_outlives_a_driver(number: signal.Signals, while_loading: bool) -> None:
     with driver(DRIVER, "3600") as process:
