@@ -1,7 +1,7 @@
 """Make .venv: this package, the engine that fits the machine, the embedded model and the developers' tools.
 
-Needs nothing but Python and pip. Run again it does nothing until pyproject.toml changes or another engine is asked for; what
-was interrupted or failed starts anew, with pip's cache.
+Needs nothing but Python and pip. Run again it does nothing until pyproject.toml changes or another engine is asked for;
+what was interrupted or failed starts anew, with pip's cache.
 """
 
 import argparse
