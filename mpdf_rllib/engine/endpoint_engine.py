@@ -86,7 +86,7 @@ class EndpointEngine:
         from openai import OpenAIError
 
         async with self._slots:
-            failing_since, tries = None, 0
+            failing_since, tries, wait = None, 0, _FIRST_WAIT
             while True:
                 try:
                     return await self._asked(request)
@@ -96,8 +96,8 @@ class EndpointEngine:
                     if not (may_wait or (isinstance(error, Garbage) and tries < self._retries)):
                         # Not as its cause, which holds the request with its headers, and what the server said of them.
                         raise self._explained(request, error) from None
-                await asyncio.sleep(min(_FIRST_WAIT * 2**tries, _LONGEST_WAIT))
-                tries += 1
+                await asyncio.sleep(wait)
+                tries, wait = tries + 1, min(2 * wait, _LONGEST_WAIT)
 
     async def _asked(self, request: GenerationRequest) -> Generation:
         generation = await ask(self._client, self._model, request, await self._word_ids(request.score_words))
@@ -144,15 +144,12 @@ class EndpointEngine:
                 f"team.model: {self._url} does not know {self._model!r} ({said}). Give the name of a model that "
                 "it serves as team.model, and its base URL, which mostly ends in /v1, as engine.url."
             )
-        if _is_refusal(error):
-            return self._refused(request, said)
-        return EngineError(
-            f"{failed} {said}. It was asked again as often as engine.retries and its Retry-After allow. {again} Lower "
-            "engine.concurrency where it is the server's limit."
-        )
-
-    def _refused(self, request: GenerationRequest, said: str) -> MPDFError:
-        if request.score_words and "token_ids" in said:
+        if not _is_refusal(error):
+            return EngineError(
+                f"{failed} {said}. It was asked again as often as engine.retries and its Retry-After allow. {again} "
+                "Lower engine.concurrency where it is the server's limit."
+            )
+        if request.score_words and "token_ids" in error.message:
             return not_scored(self._model)
         return DataError(
             f"Question {request.position.question!r}: {self._url} refuses its prompt or the team's sampling "
