@@ -160,11 +160,10 @@ class _Recorder:
         return _KeptOpen(self._config.make_inner_engine())
 
     async def _record(self, shard: int, asked: dict[Split, list[str]]) -> Recorded:
-        # Made with the first shard, in the event loop's one thread, and not with the actor: Ray loses errors of that.
-        shared = self._engine
+        # All is made with a shard, in the event loop's one thread, and not with the actor: Ray loses errors of that.
         train, test = ([self._questions[split][question] for question in asked[split]] for split in SPLITS)
         trees = RecordedTrees.empty(self._team, train, test)
-        recording = partial(self._config.make_recording, lambda: shared, (shard, self._shards))
+        recording = partial(self._config.make_recording, lambda: self._engine, (shard, self._shards))
         engine = await in_thread(recording)  # listing the folder does not hold up the other shards
         started = time.monotonic()
         try:

@@ -35,9 +35,8 @@ def train(config: ExperimentConfig, fresh: bool = False) -> list[SystemResult]:
     if config.sweep is not None:
         raise ConfigError("sweep: `train` trains one setting; call `mpdf_rllib.sweep.sweep`, or leave it out")
     run_folder.prepare(config, fresh)
-    trained = run_folder.is_trained(config.run_path)
-    trees = record(config) if trained or not config.live else None
-    if not trained:
+    trees = None if config.live else record(config)
+    if not run_folder.is_trained(config.run_path):
         env_config = replaying(config, trees.train) if trees else config.env_config()
         trials = run_trials(config, settings_of(config.algorithm, None), env_config)
         checkpoints = {kind: [Path(trial.checkpoint.path) for trial in of_kind] for kind, of_kind in trials.items()}

@@ -11,6 +11,7 @@ import yaml
 from process_fixtures import CONFIG, ITERATIONS, Experiment, contents, without_places
 
 from mpdf_rllib import evaluate
+from mpdf_rllib.asha import _logged
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.config_file import load_config
 from mpdf_rllib.engine import run
@@ -74,6 +75,12 @@ def test_the_same_sweep_comes_to_the_same_settings_and_more_samples_to_more():
 
 def test_bounds_that_yaml_takes_for_texts_are_numbers():
     assert compared(space={"lr": {"loguniform": ["1e-4", 1]}}) == compared(space={"lr": {"loguniform": [0.0001, 1.0]}})
+
+
+def test_of_a_trials_results_only_a_line_that_a_kill_cut_short_is_lost(tmp_path):
+    file = tmp_path / "result.json"
+    file.write_text('{"training_iteration": 1}\n{"training_ite{"training_iteration": 2}\n{"training_iteration": 3}\n')
+    assert [result["training_iteration"] for result in _logged(file)] == [1, 3]
 
 
 def test_draws_of_a_range_are_spread_over_it():
