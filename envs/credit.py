@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from mpdf_rllib.envs.debate import reference_share
+from mpdf_rllib.envs.debate import right_share
 from mpdf_rllib.envs.debate_batch import DebateBatch, Observation, Rewards
 from mpdf_rllib.errors import ConfigError, DataError
 
@@ -42,7 +42,7 @@ def outcome_credit(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the debate comes to where one agent takes an action now and all follow the policy after [ours].
 
-    The outcome is soft: the reference answer's share of the final vote, weighted by each solution's calibrated
+    The outcome is soft: the right solutions' share of the final vote, weighted by each solution's calibrated
     probability of being correct (its confidence without calibration). Where there are several refinements, it is the
     mean over which of them the agent gets; what all get after is drawn.
 
@@ -66,11 +66,12 @@ def outcome_credit(
     while not future.done:
         future.step(policy(future.observe()))
     if calibration is None:
-        weight = future.confidence
+        weight = future.answers.confidence
     else:
         weight = calibration(future.tree.features[future.question[:, None], future.node])
     outcome, tokens = np.full((2, *possible.shape), np.nan)
-    outcome[possible] = reference_share(future.answer_class, weight)
+    held = future.answers
+    outcome[possible] = right_share(held.answer_class, held.correct, weight)
     tokens[possible] = future.tokens[:, 2]
     return outcome.mean(-1), tokens.mean(-1)
 

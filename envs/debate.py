@@ -1,18 +1,35 @@
 """The debate's rules as pure functions over a batch of debates.
 
 Shapes: B debates, N agents, K actions, S refinements of a solution by one agent. `answer_class` holds an integer per
-agent, equal for equivalent answers, `CORRECT` (0) for the reference answer and `UNPARSED` (-1) for no answer at all,
-which is equivalent to none. `confidence` is in [0, 1]. No model, no randomness, no RLlib.
+agent, equal for equivalent answers, and `UNPARSED` (-1) for no answer at all, which is equivalent to none. `confidence`
+is in [0, 1]. Whether a solution is `correct` is told apart from its class: of two programs that do the same on all that
+a debate can see, hidden tests may pass one alone. No model, no randomness, no RLlib.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
-from mpdf_rllib.envs.solution_tree import CORRECT, UNPARSED
+from mpdf_rllib.envs.solution_tree import UNPARSED
 
 PERSIST, REFINE, CONCEDE = 0, 1, 2
 """Where an agent may choose whom to concede to, action CONCEDE + j concedes to the j-th of its peers."""
 ACTIONS = ("persist", "refine", "concede")
 NUM_ACTIONS = len(ACTIONS)
+
+
+class Answers(NamedTuple):
+    """What agents hold, or might; arrays of one shape.
+
+    Attributes:
+        answer_class: int64.
+        confidence: In [0, 1].
+        correct: bool.
+    """
+
+    answer_class: np.ndarray
+    confidence: np.ndarray
+    correct: np.ndarray
 
 
 def same_answer(answer_class: np.ndarray) -> np.ndarray:
@@ -55,8 +72,10 @@ def candidate_nodes(node: np.ndarray, refinements: np.ndarray, targets: np.ndarr
     return np.concatenate([persist, refinements[..., None, :], concede], -2)
 
 
-def consensus(answer_class: np.ndarray, confidence: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
-    """The team's answer: the plurality, ties by summed confidence, then by the lowest agent [ours].
+def speaker(answer_class: np.ndarray, confidence: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    """The agent whose solution is the team's: of those who hold the plurality's answer the most confident [ours].
+
+    Ties of answers go to the higher summed confidence, then to the lowest agent, as do ties of agents [ours].
 
     Args:
         answer_class: int64, shape (..., N).
@@ -64,7 +83,7 @@ def consensus(answer_class: np.ndarray, confidence: np.ndarray, present: np.ndar
         present: bool, broadcastable to (..., N): which agents vote, by default all.
 
     Returns:
-        int64, shape (...): an answer class, `UNPARSED` where nobody who votes has an answer.
+        int64, shape (...): an agent's index, -1 where nobody who votes has an answer.
     """
     votes_for = same_answer(answer_class)
     if present is not None:
@@ -73,28 +92,33 @@ def consensus(answer_class: np.ndarray, confidence: np.ndarray, present: np.ndar
     trust = np.where(votes_for, confidence[..., None, :], 0.0).sum(-1)
     leads = votes == votes.max(-1, keepdims=True)
     winner = np.where(leads, trust, -1.0).argmax(-1)
-    answer = np.take_along_axis(answer_class, winner[..., None], -1)[..., 0]
-    return np.where(votes.max(-1) > 0, answer, UNPARSED)
+    holds = np.take_along_axis(votes_for, winner[..., None, None], -2)[..., 0, :]
+    return np.where(votes.max(-1) > 0, np.where(holds, confidence, -1.0).argmax(-1), -1)
 
 
-def consensus_without_each(answer_class: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """The consensus of the other N - 1 agents, for each agent left out: (B, N) -> int64 (B, N)."""
-    n = answer_class.shape[-1]
-    others = ~np.eye(n, dtype=bool)
-    return consensus(
-        np.broadcast_to(answer_class[..., None, :], (*answer_class.shape, n)),
-        np.broadcast_to(confidence[..., None, :], (*confidence.shape, n)),
-        others,
-    )
+def consensus(answer_class: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """The team's answer, its speaker's: (..., N), (..., N) -> int64 (...), `UNPARSED` where nobody has an answer."""
+    return _said(answer_class, speaker(answer_class, confidence), UNPARSED)
 
 
-def action_rewards(
-    before: np.ndarray,
-    after: np.ndarray,
-    after_confidence: np.ndarray,
-    candidate_class: np.ndarray,
-    candidate_confidence: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
+def is_team_correct(answers: Answers, present: np.ndarray | None = None) -> np.ndarray:
+    """Whether the team's solution is right: arrays (..., N) -> bool (...); no answer is wrong."""
+    return _said(answers.correct, speaker(answers.answer_class, answers.confidence, present), False)
+
+
+def _said(values: np.ndarray, agent: np.ndarray, nobody: int | bool) -> np.ndarray:
+    value = np.take_along_axis(values, np.maximum(agent, 0)[..., None], -1)[..., 0]
+    return np.where(agent >= 0, value, nobody)
+
+
+def is_team_correct_without_each(answers: Answers) -> np.ndarray:
+    """Whether the solution of the other N - 1 agents is right, for each agent left out: (B, N) -> bool (B, N)."""
+    n = answers.answer_class.shape[-1]
+    everybody = Answers(*(np.broadcast_to(array[..., None, :], (*array.shape, n)) for array in answers))
+    return is_team_correct(everybody, ~np.eye(n, dtype=bool))
+
+
+def action_rewards(before: np.ndarray, after: Answers, candidates: Answers) -> tuple[np.ndarray, np.ndarray]:
     """The paper's two reward terms of every action of every agent, given what the peers did.
 
     r_local = [own answer correct after] - [correct before];
@@ -102,30 +126,31 @@ def action_rewards(
     one of S solutions, both are the means over them [ours].
 
     Args:
-        before: int64, shape (B, N): answer classes before the round.
-        after: int64, shape (B, N): after it, as the agents acted.
-        after_confidence: shape (B, N).
-        candidate_class: int64, shape (B, N, K, S): the classes that each action may lead to.
-        candidate_confidence: shape (B, N, K, S).
+        before: bool, shape (B, N): which agents were correct before the round.
+        after: (B, N): what they hold after it, as they acted.
+        candidates: (B, N, K, S): what each action may lead to.
 
     Returns:
         (r_local, r_global), float64, each of shape (B, N, K).
     """
-    own = np.eye(after.shape[-1], dtype=bool)[:, None, None, :]
-    alternative = np.where(own, candidate_class[..., None], after[:, None, None, None, :])
-    confidence = np.where(own, candidate_confidence[..., None], after_confidence[:, None, None, None, :])
-    with_agent = consensus(alternative, confidence) == CORRECT
-    without = consensus_without_each(after, after_confidence) == CORRECT
-    r_local = (candidate_class == CORRECT).mean(-1) - (before == CORRECT)[..., None]
-    r_global = with_agent.mean(-1) - without[..., None]
+    own = np.eye(before.shape[-1], dtype=bool)[:, None, None, :]
+    alternative = Answers(
+        *(
+            np.where(own, candidate[..., None], held[:, None, None, None, :])
+            for candidate, held in zip(candidates, after, strict=True)
+        )
+    )
+    r_local = candidates.correct.mean(-1) - before[..., None]
+    r_global = is_team_correct(alternative).mean(-1) - is_team_correct_without_each(after)[..., None]
     return r_local, r_global
 
 
-def reference_share(answer_class: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The reference answer's share of a weighted vote [ours].
+def right_share(answer_class: np.ndarray, correct: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The share of right solutions in a weighted vote [ours].
 
     Args:
         answer_class: int64, shape (..., N).
+        correct: bool, shape (..., N).
         weight: non-negative, shape (..., N); an agent without an answer has no vote.
 
     Returns:
@@ -133,5 +158,5 @@ def reference_share(answer_class: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """
     weight = np.where(answer_class != UNPARSED, weight, 0.0)
     total = weight.sum(-1)
-    right = np.where(answer_class == CORRECT, weight, 0.0).sum(-1)
+    right = np.where(correct, weight, 0.0).sum(-1)
     return np.divide(right, total, out=np.zeros_like(total), where=total != 0)

@@ -6,12 +6,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mpdf_rllib.envs.debate import (
-    CORRECT,
     REFINE,
+    Answers,
     action_rewards,
     candidate_nodes,
     concede_targets,
     consensus,
+    is_team_correct,
     may_concede,
     same_answer,
 )
@@ -103,19 +104,14 @@ class DebateBatch:
         return self.round == self.tree.rounds
 
     @property
-    def answer_class(self) -> np.ndarray:
-        """int64, shape (B, N): the agents' present answers."""
-        return self._at(self.tree.answer_class, self.node)
-
-    @property
-    def confidence(self) -> np.ndarray:
-        """float64, shape (B, N)."""
-        return self._at(self.tree.confidence, self.node)
+    def answers(self) -> Answers:
+        """(B, N): what the agents hold."""
+        return self._answers(self.node)
 
     @property
     def correct(self) -> np.ndarray:
-        """bool, shape (B,): whether the consensus is the reference answer."""
-        return consensus(self.answer_class, self.confidence) == CORRECT
+        """bool, shape (B,): whether the team's answer is right."""
+        return is_team_correct(self.answers)
 
     @property
     def tokens(self) -> np.ndarray:
@@ -124,7 +120,8 @@ class DebateBatch:
 
     def candidates(self) -> np.ndarray:
         """int64, shape (B, N, K, S): the node that each action leads to in each of its draws, -1 where illegal."""
-        return self._led_to(concede_targets(self.answer_class, self.confidence))
+        answer_class, confidence, _ = self.answers
+        return self._led_to(concede_targets(answer_class, confidence))
 
     def legal(self) -> np.ndarray:
         """bool, shape (B, N, K)."""
@@ -137,7 +134,7 @@ class DebateBatch:
             float32 arrays: `own` (B, N, D) is the agent's z (see `features.FEATURES`), `peers` (B, N, N - 1, D) the
             others', `peer_mask` (B, N, N - 1) is 1 for peers that exist, `action_mask` (B, N, K) 1 for legal actions.
         """
-        answer_class, confidence = self.answer_class, self.confidence
+        answer_class, confidence, _ = self.answers
         same = same_answer(answer_class)
         target = concede_targets(answer_class, confidence)
         agents = self._agents
@@ -177,11 +174,7 @@ class DebateBatch:
         legal = candidates[..., 0] >= 0
         after = self._chosen(candidates, actions)
         self._require(candidates)
-        local, team = action_rewards(
-            self.answer_class,
-            *(self._at(array, after) for array in (self.tree.answer_class, self.tree.confidence)),
-            *(self._at(array, candidates) for array in (self.tree.answer_class, self.tree.confidence)),
-        )
+        local, team = action_rewards(self.answers.correct, self._answers(after), self._answers(candidates))
         self._widen()
         new = ~self.visited[np.arange(len(candidates))[:, None, None, None], candidates]
         tokens = (new * self._at(self.tree.tokens[..., 2], candidates)).mean(-1)
@@ -213,6 +206,10 @@ class DebateBatch:
         """Looks `node` (B, ...) up in an array of shape (Q, M, ...), each debate in its question's row."""
         return array[self.question.reshape(-1, *[1] * (node.ndim - 1)), node]
 
+    def _answers(self, node: np.ndarray) -> Answers:
+        tree = self.tree
+        return Answers(*(self._at(array, node) for array in (tree.answer_class, tree.confidence, tree.correct)))
+
     def _require(self, nodes: np.ndarray) -> None:
         missing = (nodes >= 0) & ~self._at(self.tree.present, nodes)
         if missing.any():
@@ -224,7 +221,7 @@ class DebateBatch:
         if self.concede == "most_confident":
             targets = most_confident[..., None]
         else:
-            eligible = may_concede(self.answer_class)[:, self._agents[:, None], self._others]
+            eligible = may_concede(self.answers.answer_class)[:, self._agents[:, None], self._others]
             targets = np.where(eligible, self._others, -1)
         return candidate_nodes(self.node, self.tree.refinements(self.node, self._agents), targets)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from mpdf_rllib.engine.types import Generation
 from mpdf_rllib.envs.features import solution_features
-from mpdf_rllib.questions import Question, equivalent, parse_answer
+from mpdf_rllib.questions import Question
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Solution:
     Attributes:
         text: The model's text.
         answer: Canonical answer, or None where the text holds none.
-        correct: Whether it equals the reference answer; unparsed is wrong.
+        correct: Whether it is right; unparsed is wrong.
         confidence: Geometric mean of the token probabilities, in [0, 1]; 0 where unparsed.
         features: float32, shape (NUM_SOLUTION_FEATURES,): see `features.SOLUTION_FEATURES`.
         tokens: Tokens of the solution and its critic: prompt, of which cached, generated.
@@ -49,19 +49,16 @@ def make_solution(
         parent: The solution that it refines, if it refines one.
         depth_share: Refinements before it / rounds, in [0, 1].
     """
-    answer = parse_answer(generation.text, question.kind)
+    answer = question.checker.read(generation.text)
     canonical = answer.canonical if answer else None
     verdict = (critic.word_logprobs[0], critic.word_logprobs[1]) if critic else None
-
-    def equals(gold: str | None) -> bool:
-        return gold is not None and canonical is not None and equivalent(gold, canonical, question.kind)
-
-    repeats = parent is not None and equals(parent.answer)
+    earlier = parent.answer if parent else None
+    repeats = earlier is not None and canonical is not None and question.checker.same(earlier, canonical)
     calls = [generation] if critic is None else [generation, critic]
     return Solution(
         text=generation.text,
         answer=canonical,
-        correct=equals(question.reference.canonical),
+        correct=canonical is not None and question.accepts(canonical),
         confidence=math.exp(float(np.mean(generation.logprobs))) if answer and generation.logprobs else 0.0,
         features=solution_features(generation, max_tokens, answer, verdict, depth_share, repeats),
         tokens=(

@@ -9,10 +9,8 @@ import numpy as np
 from mpdf_rllib.engine.types import Position
 from mpdf_rllib.envs.features import NUM_SOLUTION_FEATURES
 from mpdf_rllib.envs.solution import Solution
-from mpdf_rllib.questions import Question, equivalent
+from mpdf_rllib.questions import Question
 
-CORRECT = 0
-"""The answer class of the reference answer."""
 UNPARSED = -1
 """The answer class of every solution without an answer; it is equivalent to none."""
 
@@ -33,7 +31,9 @@ class SolutionTree:
             only the author may), -1 at a chain's end and where nobody has asked for it.
         depth: int64, shape (M,): refinements before it.
         present: bool, shape (Q, M): the solution is here.
-        answer_class: int64, shape (Q, M): equivalent answers of a question share it; `CORRECT` is the reference's.
+        answer_class: int64, shape (Q, M): equivalent answers of a question share it, as far as a debate may
+            know; from 0 in the order in which they were met.
+        correct: bool, shape (Q, M): the solution is right.
         confidence: float64, shape (Q, M), in [0, 1].
         features: float32, shape (Q, M, NUM_SOLUTION_FEATURES).
         tokens: int64, shape (Q, M, 3): prompt, of which cached, generated.
@@ -64,11 +64,12 @@ class SolutionTree:
         self._children: list[list[list[int]]] = []
         self._no_children = [[-1] * refine_samples for _ in range(refiners or 1)]
         self._solutions: dict[tuple[int, int], Solution] = {}
-        self._wrong_answers: list[list[str]] = [[] for _ in self.questions]
+        self._answers: list[list[str]] = [[] for _ in self.questions]
 
         q = len(self.questions)
         self.present = np.zeros((q, 0), bool)
         self.answer_class = np.zeros((q, 0), np.int64)
+        self.correct = np.zeros((q, 0), bool)
         self.confidence = np.zeros((q, 0))
         self.features = np.zeros((q, 0, NUM_SOLUTION_FEATURES), np.float32)
         self.tokens = np.zeros((q, 0, 3), np.int64)
@@ -134,35 +135,34 @@ class SolutionTree:
         indices = np.flatnonzero(chosen).tolist()
         part = copy.copy(self)
         part.questions = tuple(self.questions[q] for q in indices)
-        part._wrong_answers = [self._wrong_answers[q] for q in indices]
+        part._answers = [self._answers[q] for q in indices]
         part._solutions = {
             (i, node): self._solutions[q, node] for i, q in enumerate(indices) for node in range(self.num_nodes)
         }
-        for name in ("present", "answer_class", "confidence", "features", "tokens"):
+        for name in ("present", "answer_class", "correct", "confidence", "features", "tokens"):
             setattr(part, name, getattr(self, name)[indices])
         return part
 
     def add(self, question: int, node: int, solution: Solution) -> None:
         """Puts a solution at a node; to be called through `checking`, since it compares answers."""
         self._solutions[question, node] = solution
-        self.answer_class[question, node] = self._class_of(question, solution)
+        self.answer_class[question, node] = self._class_of(question, solution.answer)
+        self.correct[question, node] = solution.correct
         self.confidence[question, node] = solution.confidence
         self.features[question, node] = solution.features
         self.tokens[question, node] = solution.tokens
         self.present[question, node] = True
 
-    def _class_of(self, question: int, solution: Solution) -> int:
+    def _class_of(self, question: int, answer: str | None) -> int:
         """The first class, in the order in which they were met, of an equivalent answer; else a new one."""
-        if solution.correct:
-            return CORRECT
-        if solution.answer is None:
+        if answer is None:
             return UNPARSED
-        known = self._wrong_answers[question]
-        for answer_class, answer in enumerate(known, 1):
-            if equivalent(answer, solution.answer, self.questions[question].kind):
+        known = self._answers[question]
+        for answer_class, other in enumerate(known):
+            if self.questions[question].checker.same(other, answer):
                 return answer_class
-        known.append(solution.answer)
-        return len(known)
+        known.append(answer)
+        return len(known) - 1
 
     def _number(self, place: Position, parent: int | None) -> int:
         self._places.append(place)
@@ -198,6 +198,7 @@ class SolutionTree:
 
         self.present = grown(self.present)
         self.answer_class = grown(self.answer_class, UNPARSED)
+        self.correct = grown(self.correct)
         self.confidence = grown(self.confidence)
         self.features = grown(self.features)
         self.tokens = grown(self.tokens)

@@ -69,6 +69,7 @@ def random_tree(rng: np.random.Generator, agents: int, rounds: int, questions: i
     tree.number_all()
     tree.present[:] = True
     tree.answer_class[:] = rng.integers(UNPARSED, 3, tree.present.shape)
+    tree.correct[:] = (tree.answer_class != UNPARSED) & rng.integers(0, 2, tree.present.shape).astype(bool)
     tree.confidence[:] = rng.integers(0, 9, tree.present.shape) / 8 * (tree.answer_class != UNPARSED)
     tree.features[:] = rng.uniform(LOW[:NUM_SOLUTION_FEATURES], HIGH[:NUM_SOLUTION_FEATURES], tree.features.shape)
     tree.tokens[:] = rng.integers(1, 50, tree.tokens.shape)

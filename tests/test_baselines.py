@@ -15,10 +15,11 @@ from mpdf_rllib.baselines.votes import highest_logprob, nodes_to_depth, pluralit
 from mpdf_rllib.envs.credit import Calibration
 from mpdf_rllib.envs.debate import CONCEDE, PERSIST, REFINE
 from mpdf_rllib.envs.features import NUM_SOLUTION_FEATURES
-from mpdf_rllib.envs.solution_tree import CORRECT, UNPARSED, SolutionTree
+from mpdf_rllib.envs.solution_tree import UNPARSED, SolutionTree
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.questions import Question
 
+RIGHT = 0
 SEEDS = st.integers(0, 2**32 - 1)
 SHAPES = st.tuples(st.integers(2, 4), st.integers(1, 3))
 # The first feature alone, z -> 1 / (1 + exp(-8 (z - 1/2))).
@@ -32,12 +33,18 @@ def one_thread():
         yield
 
 
+def give(tree: SolutionTree, answers) -> None:
+    """Puts answers into all nodes."""
+    tree.answer_class[:] = answers
+    tree.correct[:] = tree.answer_class == RIGHT
+
+
 def random_tree(seed: int, shape: tuple[int, int] = (3, 3), questions: int = 5) -> SolutionTree:
     """A complete tree of random solutions; confidences are eighths, so that ties occur and sums are exact."""
     rng = np.random.default_rng(seed)
     tree = Team(*shape).tree([Question(f"q{i}", "1 + 1", "2", "number", "arithmetic") for i in range(questions)])
     tree.present[:] = True
-    tree.answer_class[:] = rng.integers(UNPARSED, 3, tree.present.shape)
+    give(tree, rng.integers(UNPARSED, 3, tree.present.shape))
     tree.confidence[:] = rng.integers(1, 9, tree.present.shape) / 8 * (tree.answer_class != UNPARSED)
     tree.features[:] = rng.random(tree.features.shape)
     tree.tokens[:] = rng.integers(1, 50, tree.tokens.shape)
@@ -51,7 +58,7 @@ def wins(answers: list[int], confidences: list[float]) -> bool:
         if answer != UNPARSED:
             count[answer] += 1
             trust[answer] += confidence
-    return bool(count) and max(count, key=lambda a: (count[a], trust[a], -answers.index(a))) == CORRECT
+    return bool(count) and max(count, key=lambda a: (count[a], trust[a], -answers.index(a))) == RIGHT
 
 
 @settings(deadline=None, max_examples=50)
@@ -63,7 +70,7 @@ def test_votes_by_hand(seed, shape, data):
     for q in range(5):
         answers, confidences = tree.answer_class[q, nodes].tolist(), tree.confidence[q, nodes].tolist()
         assert by_plurality.correct[q] == wins(answers, confidences)
-        assert by_confidence.correct[q] == (answers[confidences.index(max(confidences))] == CORRECT)
+        assert by_confidence.correct[q] == (answers[confidences.index(max(confidences))] == RIGHT)
         for outcome in (by_plurality, by_confidence):
             assert outcome.tokens[q].tolist() == [sum(tree.tokens[q, m, i] for m in nodes) for i in range(3)]
             assert outcome.actions[q].tolist() == [0, 0, 0]
@@ -165,7 +172,7 @@ def test_the_stopping_rule_at_its_ends(seed, shape):
 def test_the_best_threshold_stops_where_confidence_can_be_trusted():
     """Right solutions, and they alone, have a high first feature and a high confidence."""
     train = random_tree(0, questions=60)
-    right = train.answer_class == CORRECT
+    right = train.answer_class == RIGHT
     train.features[..., 0] = np.where(right, 0.9, 0.1)
     train.confidence[:] = np.where(right, 0.9, 0.2)
     outcome = stop_at(train, BY_FIRST_FEATURE, best_threshold(train, BY_FIRST_FEATURE))
@@ -181,7 +188,7 @@ def test_nothing_passes_the_oracle(seed):
     tree = random_tree(seed, questions=12)
     rng = np.random.default_rng(seed)
     bound = oracle(tree)
-    assert bound.correct.tolist() == [CORRECT in answers for answers in tree.answer_class.tolist()]
+    assert bound.correct.tolist() == [RIGHT in answers for answers in tree.answer_class.tolist()]
     assert (bound.tokens == tree.tokens.sum(1)).all()
 
     def at_random(observation, round_):
@@ -209,16 +216,16 @@ def test_calibration_recovers_the_probability_of_being_right():
     rng = np.random.default_rng(0)
     tree = random_tree(0, questions=500)
     logit = 3 * tree.features[..., 0] - 2 * tree.features[..., 5] - 1
-    tree.answer_class[:] = np.where(rng.random(logit.shape) < expit(logit), CORRECT, 1)
+    give(tree, np.where(rng.random(logit.shape) < expit(logit), RIGHT, 1))
     calibrated = fit_calibration(tree)(tree.features)
     assert np.abs(calibrated - expit(logit)).mean() < 0.03
-    assert calibrated.mean() == pytest.approx((tree.answer_class == CORRECT).mean(), abs=1e-3)
+    assert calibrated.mean() == pytest.approx((tree.answer_class == RIGHT).mean(), abs=1e-3)
 
 
-@pytest.mark.parametrize("answer", [CORRECT, 1, UNPARSED])
+@pytest.mark.parametrize("answer", [RIGHT, 1, UNPARSED])
 def test_calibration_without_contrast_knows_nothing(answer):
     tree = random_tree(0)
-    tree.answer_class[:] = answer
+    give(tree, answer)
     assert (fit_calibration(tree)(tree.features) == 0.5).all()
 
 
@@ -226,7 +233,7 @@ def two_answers(seed: int, questions: int) -> SolutionTree:
     """Two agents who each stay with an answer of their own; one of them is right, and nothing says which."""
     tree = random_tree(seed, (2, 1), questions)
     first_is_right = np.random.default_rng(seed).random((questions, 1)) < 0.5
-    tree.answer_class[:] = np.where(first_is_right == [True, True, False, False], CORRECT, 1)
+    give(tree, np.where(first_is_right == [True, True, False, False], RIGHT, 1))
     tree.confidence[:] = np.random.default_rng(seed + 1).random(tree.confidence.shape)
     return tree
 
@@ -249,7 +256,7 @@ def test_the_informed_ceiling_cannot_tell_equals():
 def test_the_informed_ceiling_finds_what_can_be_known():
     train, test = two_answers(3, 100), two_answers(4, 100)
     for tree in (train, test):
-        tree.features[..., 7] += 0.8 * (tree.answer_class == CORRECT)
+        tree.features[..., 7] += 0.8 * (tree.answer_class == RIGHT)
     ceiling = informed_ceiling(train, test, fit_calibration(train))
     assert ceiling.accuracy > 0.85
     assert (ceiling.correct <= oracle(test).correct).all()
@@ -257,29 +264,31 @@ def test_the_informed_ceiling_finds_what_can_be_known():
 
 def test_questions_without_a_right_answer_stay_wrong():
     train, test = random_tree(5, questions=30), random_tree(6, questions=30)
-    test.answer_class[3] = UNPARSED
-    test.answer_class[4] = 1
+    give(
+        test,
+        np.where(np.arange(30)[:, None] == 3, UNPARSED, np.where(np.arange(30)[:, None] == 4, 1, test.answer_class)),
+    )
     ceiling = informed_ceiling(train, test, fit_calibration(train))
     assert not ceiling.correct[[3, 4]].any()
     assert (ceiling.correct <= oracle(test).correct).all()
 
 
-@pytest.mark.parametrize("answer", [CORRECT, 1, UNPARSED])
+@pytest.mark.parametrize("answer", [RIGHT, 1, UNPARSED])
 def test_the_informed_ceiling_of_questions_that_are_all_alike(answer):
     train, test = random_tree(5, questions=10), random_tree(6, questions=10)
     for tree in (train, test):
-        tree.answer_class[:] = answer
-    assert informed_ceiling(train, test, fit_calibration(train)).accuracy == (answer == CORRECT)
+        give(tree, answer)
+    assert informed_ceiling(train, test, fit_calibration(train)).accuracy == (answer == RIGHT)
 
 
 def test_the_informed_ceiling_of_a_team_that_has_no_answers_on_one_side():
     train, test = random_tree(5, questions=10), random_tree(6, questions=10)
-    test.answer_class[:] = UNPARSED
+    give(test, UNPARSED)
     assert informed_ceiling(train, test, fit_calibration(train)).accuracy == 0
 
 
 def test_the_informed_ceiling_of_a_team_that_is_hardly_ever_right():
     train, test = random_tree(5, questions=10), random_tree(6, questions=10)
-    train.answer_class[:] = test.answer_class[:] = 1
-    train.answer_class[0, 0] = CORRECT
+    give(test, 1)
+    give(train, np.where(np.arange(120).reshape(10, 12), 1, RIGHT))
     assert informed_ceiling(train, test, fit_calibration(train)).accuracy == 0

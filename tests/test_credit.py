@@ -13,7 +13,7 @@ from mpdf_rllib.envs.credit import Calibration, Credit, merge_ties, outcome_cred
 from mpdf_rllib.envs.debate import PERSIST, REFINE
 from mpdf_rllib.envs.debate_batch import DebateBatch, Rewards
 from mpdf_rllib.envs.features import NUM_SOLUTION_FEATURES
-from mpdf_rllib.envs.solution_tree import CORRECT, UNPARSED
+from mpdf_rllib.envs.solution_tree import UNPARSED
 from mpdf_rllib.errors import DataError
 
 
@@ -61,7 +61,7 @@ def test_outcome_credit_is_what_playing_on_comes_to(seed, agents, rounds, conced
                 if calibration:
                     logit = tree.features[replay.question[0], node] @ np.array(calibration.weights) + calibration.bias
                     weight = expit(logit)
-                votes[bool(answer == CORRECT)] += weight
+                votes[bool(tree.correct[replay.question[0], node])] += weight
         share = votes[True] / sum(votes.values()) if sum(votes.values()) else 0.0
         assert outcome[b, i, k] == pytest.approx(share)
         assert tokens[b, i, k] == replay.tokens[0, 2]
@@ -74,7 +74,8 @@ def test_outcome_credit_sees_what_a_refinement_makes_possible():
         return np.tile([REFINE, PERSIST], (len(observation["own"]), 1))
 
     tree = random_tree(np.random.default_rng(0), agents=2, rounds=2, questions=1)
-    tree.answer_class[:] = [[1, 2, CORRECT, 3, 3, 3]]
+    tree.answer_class[:] = [[1, 2, 0, 3, 3, 3]]
+    tree.correct[:] = tree.answer_class == 0
     tree.confidence[:] = 0.5
     debates = DebateBatch(tree, nothing_is_missing)
     debates.reset([0])

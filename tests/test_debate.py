@@ -11,13 +11,16 @@ from mpdf_rllib.envs.debate import (
     CONCEDE,
     PERSIST,
     REFINE,
+    Answers,
     action_rewards,
     candidate_nodes,
     concede_targets,
     consensus,
-    consensus_without_each,
-    reference_share,
+    is_team_correct,
+    is_team_correct_without_each,
+    right_share,
     same_answer,
+    speaker,
 )
 
 NONE = -1
@@ -86,25 +89,44 @@ def test_consensus(batch):
 @settings(deadline=None)
 @given(teams((ANSWERS, CONFIDENCES, st.booleans())))
 def test_consensus_among_those_present(batch):
-    result = consensus(*batch)
-    for b, (answers, confidences, present) in enumerate(zip(*batch, strict=True)):
-        assert result[b] == slow_consensus(answers[present].tolist(), confidences[present].tolist())
+    answers, confidences, present = batch
+    result = is_team_correct(Answers(answers, confidences, answers == RIGHT), present)
+    for b, (given_answers, surety, votes) in enumerate(zip(*batch, strict=True)):
+        assert result[b] == (slow_consensus(given_answers[votes].tolist(), surety[votes].tolist()) == RIGHT)
+
+
+@settings(deadline=None)
+@given(teams((ANSWERS, CONFIDENCES, st.booleans())))
+def test_the_surest_of_those_who_hold_the_teams_answer_speaks_for_it(batch):
+    answers, confidences, correct = batch
+    who = speaker(answers, confidences)
+    right = is_team_correct(Answers(*batch))
+    for b, agent in enumerate(who):
+        winner = slow_consensus(answers[b].tolist(), confidences[b].tolist())
+        holders = [i for i, answer in enumerate(answers[b]) if answer == winner != NONE]
+        assert agent == max(holders, key=lambda i: (confidences[b, i], -i), default=-1)
+        assert right[b] == (bool(holders) and correct[b, agent])
 
 
 @settings(deadline=None)
 @given(teams())
 def test_consensus_without_each(batch):
-    without = consensus_without_each(*batch)
+    without = is_team_correct_without_each(Answers(*batch, batch[0] == RIGHT))
     for b, (answers, confidences) in enumerate(zip(*batch, strict=True)):
         for i in range(len(answers)):
             expected = slow_consensus(np.delete(answers, i).tolist(), np.delete(confidences, i).tolist())
-            assert without[b, i] == expected
+            assert without[b, i] == (expected == RIGHT)
 
 
 @settings(deadline=None)
 @given(teams(agents=2))
 def test_with_two_agents_the_consensus_without_one_is_the_peers_answer(batch):
-    assert (consensus_without_each(*batch) == batch[0][:, ::-1]).all()
+    right = batch[0] == RIGHT
+    assert (is_team_correct_without_each(Answers(*batch, right)) == right[:, ::-1]).all()
+
+
+def held(answers, confidences):
+    return Answers(answers, confidences, answers == RIGHT)
 
 
 SAMPLES = 2
@@ -125,7 +147,7 @@ def test_rewards_are_the_means_of_really_taking_each_action(batch):
         np.array([[of_debate[i, *which] for i, which in enumerate(of_agents)] for of_debate, of_agents in pairs])
         for pairs in (list(zip(answers, taken, strict=True)), list(zip(confidences, taken, strict=True)))
     )
-    r_local, r_global = action_rewards(before, after, trust, answers, confidences)
+    r_local, r_global = action_rewards(before == RIGHT, held(after, trust), held(answers, confidences))
     for b, i, k in np.ndindex(*before.shape, ACTIONS_OF_AN_AGENT):
         local, team = [], []
         for s in range(SAMPLES):
@@ -141,8 +163,8 @@ def test_rewards_are_the_means_of_really_taking_each_action(batch):
 
 @settings(deadline=None)
 @given(teams())
-def test_reference_share(batch):
-    share = reference_share(*batch)
+def test_right_share(batch):
+    share = right_share(batch[0], batch[0] == RIGHT, batch[1])
     for b, (answers, weights) in enumerate(zip(*batch, strict=True)):
         right = sum(w for a, w in zip(answers, weights, strict=True) if a == RIGHT)
         cast = sum(w for a, w in zip(answers, weights, strict=True) if a != NONE)
@@ -200,9 +222,8 @@ def test_the_rewards_of_one_round_in_words():
     answers = np.array([[[1, 3, RIGHT], [RIGHT, 4, 1], [2, RIGHT, RIGHT]]])[..., None]
     confidences = np.full(answers.shape, 0.5)
     confidences[0, 2] = 0.9
-    r_local, r_global = action_rewards(
-        before, np.array([[RIGHT, RIGHT, 2]]), np.array([[0.5, 0.5, 0.9]]), answers, confidences
-    )
+    after = held(np.array([[RIGHT, RIGHT, 2]]), np.array([[0.5, 0.5, 0.9]]))
+    r_local, r_global = action_rewards(before == RIGHT, after, held(answers, confidences))
     # Agent 0: without it 2 beats RIGHT, being surer; only conceding makes RIGHT win.
     assert r_local[0, 0].tolist() == [0, 0, 1]
     assert r_global[0, 0].tolist() == [0, 0, 1]

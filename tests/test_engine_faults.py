@@ -27,7 +27,6 @@ from mpdf_rllib.engine.check import check_generation
 from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
 from mpdf_rllib.engine.time_limit import TimeLimitedEngine
 from mpdf_rllib.envs.debate import same_answer
-from mpdf_rllib.envs.solution_tree import CORRECT
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import EngineError
 from mpdf_rllib.questions import generate_questions
@@ -241,9 +240,8 @@ def recorded_tree(inner: ScriptedEngine) -> tuple[dict[str, Any], list[dict[str,
 
         run_at_once(job())
         rows = [row for file in Path(folder).iterdir() for row in pq.read_table(file).to_pylist()]
-    arrays = {name: getattr(tree, name).tolist() for name in ("present", "confidence", "features", "tokens")}
+    arrays = {name: getattr(tree, name).tolist() for name in ("present", "correct", "confidence", "features", "tokens")}
     arrays["same answer"] = same_answer(tree.answer_class).tolist()
-    arrays["correct"] = (tree.answer_class == CORRECT).tolist()
     return arrays, sorted(rows, key=lambda row: row["key"])
 
 

@@ -16,17 +16,18 @@ from process_fixtures import cpu_seconds
 from mpdf_rllib.engine.scripted import ScriptedEngine
 from mpdf_rllib.envs.features import SOLUTION_FEATURES
 from mpdf_rllib.envs.solution import make_solution
-from mpdf_rllib.envs.solution_tree import CORRECT, UNPARSED
+from mpdf_rllib.envs.solution_tree import UNPARSED
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import DataError
-from mpdf_rllib.questions import Question, equivalent, expressions, parse_answer
+from mpdf_rllib.questions import Question, expressions
+from mpdf_rllib.questions.expressions import ExpressionChecker
 from mpdf_rllib.questions.grader_process import CPU_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def read(text: str) -> str | None:
-    answer = parse_answer(text, "expression")
+    answer = ExpressionChecker().read(text)
     return answer and answer.canonical
 
 
@@ -77,7 +78,7 @@ def test_the_answer_is_in_the_last_box_or_where_math_verify_finds_it(text, canon
     ],
 )
 def test_the_value_and_the_place_of_an_answer(text, value, written):
-    answer = parse_answer(text, "expression")
+    answer = ExpressionChecker().read(text)
     assert answer.value == pytest.approx(value)
     assert text[slice(*answer.span)] == written
 
@@ -109,15 +110,15 @@ def test_the_value_and_the_place_of_an_answer(text, value, written):
 )
 def test_which_answers_are_the_same(gold, answer, equal):
     gold, answer = read(f"\\boxed{{{gold}}}"), read(f"\\boxed{{{answer}}}")
-    assert equivalent(gold, answer, "expression") is equal
-    assert equivalent(answer, answer, "expression")
+    assert ExpressionChecker().same(gold, answer) is equal
+    assert ExpressionChecker().same(answer, answer)
 
 
 def test_exact_numbers_need_no_process(monkeypatch):
     monkeypatch.delattr(expressions, "grade")
     answers = [read(text) for text in ("\\boxed{1/3}", "0.333333", "It is \\boxed{\\frac13}.", "$-2$")]
     assert answers == ["1/3", "333333/1000000", "1/3", "-2"]
-    assert [equivalent("1/3", answer, "expression") for answer in answers] == [True, False, True, False]
+    assert [ExpressionChecker().same("1/3", answer) for answer in answers] == [True, False, True, False]
 
 
 PIECES = [
@@ -134,15 +135,15 @@ TEXTS = st.text(max_size=100) | SOUP | SOUP.map("So it is \\boxed{{{}}}.".format
 @given(TEXTS)
 def test_any_text_gives_an_answer_or_none(text):
     started = cpu_seconds()
-    answer = parse_answer(text, "expression")
+    answer = ExpressionChecker().read(text)
     if answer is not None:
         start, end = answer.span
         assert 0 <= start <= end <= len(text)
         assert math.isfinite(answer.value)
-        again = parse_answer(answer.canonical, "expression")
+        again = ExpressionChecker().read(answer.canonical)
         assert (again.canonical, again.value) == (answer.canonical, answer.value)
-        assert equivalent(answer.canonical, again.canonical, "expression")
-        assert equivalent("\\boxed{x+1}", answer.canonical, "expression") in (True, False)
+        assert ExpressionChecker().same(answer.canonical, again.canonical)
+        assert ExpressionChecker().same("\\boxed{x+1}", answer.canonical) in (True, False)
     assert cpu_seconds() - started < 5 * CPU_SECONDS
 
 
@@ -164,15 +165,15 @@ def test_any_text_gives_an_answer_or_none(text):
     ids=lambda text: f"{text[:12]}... {len(text)}",
 )
 def test_huge_texts_and_numbers(text):
-    answer = parse_answer(text, "expression")
+    answer = ExpressionChecker().read(text)
     assert answer is None or len(answer.canonical) < 600
 
 
 def test_a_script_without_a_main_guard_runs_once(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from mpdf_rllib.questions import parse_answer\n"
-        "print(parse_answer('\\\\boxed{2x}', 'expression').canonical, flush=True)\n"
+        "from mpdf_rllib.questions.expressions import ExpressionChecker\n"
+        "print(ExpressionChecker().read('\\\\boxed{2x}').canonical, flush=True)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
@@ -193,7 +194,7 @@ def test_a_reference_may_be_alone_or_in_a_box(reference):
 @pytest.mark.parametrize("reference", ["", "{", "\\boxed{\\frac}", "\\frac{1}{", "x}{"])
 def test_a_reference_that_cannot_be_read_is_refused(reference):
     with pytest.raises(DataError, match=r"question q: its reference answer '.*' cannot be read as an expression"):
-        Question("q", "?", reference, "expression", "generic")
+        Question("q", "?", reference, "expression", "generic").reference  # noqa: B018
 
 
 def test_equivalent_solutions_share_a_class_while_all_are_made_at_once():
@@ -205,9 +206,10 @@ def test_equivalent_solutions_share_a_class_while_all_are_made_at_once():
     first = [0, 2, 4, 6, 8, 10, 12, 14]
     asyncio.run(team.fill(engine, tree, [(question, node) for question in (0, 1) for node in first]))
     for classes in tree.answer_class[:, first]:
-        plus, minus = classes[2], classes[3]
-        assert {plus, minus} == {1, 2}
-        assert classes.tolist() == [CORRECT, CORRECT, plus, minus, plus, CORRECT, UNPARSED, UNPARSED]
+        right, plus, minus = classes[0], classes[2], classes[3]
+        assert {right, plus, minus} == {0, 1, 2}
+        assert classes.tolist() == [right, right, plus, minus, plus, right, UNPARSED, UNPARSED]
+    assert tree.correct[:, first].tolist() == [[True, True, False, False, False, True, False, False]] * 2
 
 
 def test_a_refinement_in_another_form_repeats_its_draft():

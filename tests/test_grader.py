@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from process_fixtures import REPOSITORY, cpu_seconds
 
-from mpdf_rllib.questions import Question, checking, parse_answer
+from mpdf_rllib.questions import Question, checking
 from mpdf_rllib.questions import grader as grader_module
+from mpdf_rllib.questions.expressions import ExpressionChecker
 from mpdf_rllib.questions.grader import Grader
 from mpdf_rllib.questions.grader_process import CALLS, CPU_SECONDS, MEMORY
 
@@ -105,7 +106,7 @@ def test_the_event_loop_goes_on_and_one_questions_calls_keep_their_order():
     def take(name: str, text: str) -> str | None:
         assert threading.current_thread() is not threading.main_thread()
         done.append((name, text))
-        return parse_answer(text, "expression").canonical
+        return ExpressionChecker().read(text).canonical
 
     async def tick():
         while True:

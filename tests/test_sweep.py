@@ -155,7 +155,7 @@ def test_a_part_of_the_trees_is_what_its_questions_would_have_come_to():
     part = filled(questions).of_questions(chosen)
     alone = filled([question for question, flag in zip(questions, chosen, strict=True) if flag])
     assert part.questions == alone.questions
-    for name in ("present", "answer_class", "confidence", "features", "tokens", "child", "depth"):
+    for name in ("present", "answer_class", "correct", "confidence", "features", "tokens", "child", "depth"):
         np.testing.assert_array_equal(getattr(part, name), getattr(alone, name))
     assert all(part.solution(q, 4).text == alone.solution(q, 4).text for q in range(len(part.questions)))
 

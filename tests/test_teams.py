@@ -62,7 +62,8 @@ def test_outcome_credit_is_the_mean_over_the_refinements_that_an_agent_may_get()
             end = debates.fork(np.array([b]))
             end.draw[0, i] = draw
             end.step(actions[[b]])
-            right = end.confidence[end.answer_class == 0].sum() / end.confidence.sum() if end.confidence.any() else 0
+            held, trust = end.answers, end.answers.confidence
+            right = trust[held.correct].sum() / trust.sum() if trust.any() else 0
             ends.append((right, end.tokens[0, 2]))
         assert (outcome[b, i, REFINE], tokens[b, i, REFINE]) == pytest.approx(tuple(np.mean(ends, 0)))
 

@@ -11,7 +11,6 @@ from threadpoolctl import threadpool_limits
 
 from mpdf_rllib.baselines.outcome import Outcome, outcome_of_nodes
 from mpdf_rllib.envs.credit import Calibration
-from mpdf_rllib.envs.debate import CORRECT
 from mpdf_rllib.envs.features import NUM_SOLUTION_FEATURES
 from mpdf_rllib.envs.solution_tree import UNPARSED, SolutionTree
 
@@ -23,7 +22,7 @@ HIGHEST_CONFIDENCE = 7
 def fit_calibration(train: SolutionTree) -> Calibration:
     """Logistic regression of correctness on a solution's features, over all solutions of the training questions."""
     features = train.features.reshape(-1, NUM_SOLUTION_FEATURES).astype(float)
-    correct = (train.answer_class == CORRECT).ravel()
+    correct = train.correct.ravel()
     if correct.all() or not correct.any():
         return Calibration((0.0,) * NUM_SOLUTION_FEATURES, 0.0)
     scaler = StandardScaler().fit(features)
@@ -34,7 +33,7 @@ def fit_calibration(train: SolutionTree) -> Calibration:
 
 def oracle(tree: SolutionTree) -> Outcome:
     """Right where any solution is right, at the tokens of all."""
-    return _with_all_nodes(tree, (tree.answer_class == CORRECT).any(-1))
+    return _with_all_nodes(tree, np.any(tree.correct, -1))
 
 
 def informed_ceiling(train: SolutionTree, test: SolutionTree, calibration: Calibration) -> Outcome:
@@ -101,7 +100,8 @@ def _describe_answers(tree: SolutionTree, calibration: Calibration) -> tuple[np.
                 confidence.mean(),
                 *tree.features[q, gives].mean(0),
             ]
-            rows.append((q, description, answer == CORRECT))
+            best = np.where(gives, tree.confidence[q], -1.0).argmax()
+            rows.append((q, description, tree.correct[q, best]))
     features = np.array([description for _, description, _ in rows]).reshape(len(rows), 9 + NUM_SOLUTION_FEATURES)
     return np.array([q for q, _, _ in rows], np.int64), features, np.array([right for _, _, right in rows], bool)
 

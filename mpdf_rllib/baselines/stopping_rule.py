@@ -4,7 +4,6 @@ import numpy as np
 
 from mpdf_rllib.baselines.outcome import Outcome, outcome_of_nodes
 from mpdf_rllib.envs.credit import Calibration
-from mpdf_rllib.envs.debate import CORRECT
 from mpdf_rllib.envs.solution_tree import SolutionTree
 
 
@@ -17,8 +16,8 @@ def stop_at(tree: SolutionTree, calibration: Calibration, threshold: float) -> O
     last = np.where(stops.any(-1), stops.argmax(-1), tree.rounds)
     used = tree.depth <= last[:, None]
     best = np.where(used, tree.confidence, -1.0).argmax(-1)
-    answer = np.take_along_axis(tree.answer_class, best[:, None], -1)[:, 0]
-    return outcome_of_nodes(tree, answer == CORRECT, used)
+    correct = np.take_along_axis(tree.correct, best[:, None], -1)[:, 0]
+    return outcome_of_nodes(tree, correct, used)
 
 
 def best_threshold(train: SolutionTree, calibration: Calibration) -> float:

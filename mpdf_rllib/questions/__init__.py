@@ -1,18 +1,18 @@
 """Questions, where they come from, and their checkers."""
 
+from mpdf_rllib.questions.checker import Answer, Checker
 from mpdf_rllib.questions.families import Family, Split, generate_questions
 from mpdf_rllib.questions.files import file_questions
-from mpdf_rllib.questions.question import Answer, Kind, Question, checking, equivalent, parse_answer
+from mpdf_rllib.questions.question import Kind, Question, checking
 
 __all__ = [
     "Answer",
+    "Checker",
     "Family",
     "Kind",
     "Question",
     "Split",
     "checking",
-    "equivalent",
     "file_questions",
     "generate_questions",
-    "parse_answer",
 ]

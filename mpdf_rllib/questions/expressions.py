@@ -9,6 +9,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+from mpdf_rllib.questions.checker import Answer
 from mpdf_rllib.questions.grader import grade
 
 BOX = "\\boxed{"
@@ -27,36 +28,49 @@ _EXACT = re.compile(
 )
 
 
-def read_expression(text: str) -> tuple[str, float, tuple[int, int]] | None:
-    r"""Reads the answer out of a text.
+class ExpressionChecker:
+    """The checker of mathematical expressions."""
 
-    Args:
-        text: Any text.
+    slow = True
 
-    Returns:
-        The answer as a number ("15", "-7/2") or as \boxed{...} with its white space evened out; its value, 0 where it
-        has no finite real one; and its first and last-plus-one character, those of the whole text where math-verify
-        has rewritten it. None where the text holds no answer, or none that math-verify can read within its bounds.
-    """
-    span = (0, len(text)) if _exact(text) is not None else _boxed(text)
-    if span is not None:
-        answer = " ".join(text[slice(*span)].split())
-    else:
-        answer = (grade("extract", text[-MAX_TEXT:]) or "").rstrip(". ")
-        start = text.rfind(answer)
-        span = (start, start + len(answer)) if start >= 0 else (0, len(text))
-        answer = " ".join(answer.split())
-    if (exact := _exact(answer)) is not None:
-        return str(exact), float(exact), span
-    value = _graded("value", answer) if len(answer) <= MAX_ANSWER else None
-    return None if value is None else (f"{BOX}{answer}}}", value, span)
+    def read(self, text: str) -> Answer | None:
+        r"""Reads the answer out of a text.
 
+        Args:
+            text: Any text.
 
-def same_expression(gold: str, answer: str) -> bool:
-    """Whether an answer, as it was read, is accepted for a given one; see `equivalent`."""
-    if gold == answer or not (gold.startswith(BOX) or answer.startswith(BOX)):
-        return gold == answer
-    return bool(_graded("equal", *(text[len(BOX) : -1] if text.startswith(BOX) else text for text in (gold, answer))))
+        Returns:
+            The answer as a number ("15", "-7/2") or as \boxed{...} with its white space evened out; its value, 0 where
+            it has no finite real one; and its span, that of the whole text where math-verify has rewritten it. None
+            where the text holds no answer, or none that math-verify can read within its bounds.
+        """
+        span = (0, len(text)) if _exact(text) is not None else _boxed(text)
+        if span is not None:
+            answer = " ".join(text[slice(*span)].split())
+        else:
+            answer = (grade("extract", text[-MAX_TEXT:]) or "").rstrip(". ")
+            start = text.rfind(answer)
+            span = (start, start + len(answer)) if start >= 0 else (0, len(text))
+            answer = " ".join(answer.split())
+        if (exact := _exact(answer)) is not None:
+            return Answer(str(exact), float(exact), span)
+        value = _graded("value", answer) if len(answer) <= MAX_ANSWER else None
+        return None if value is None else Answer(f"{BOX}{answer}}}", value, span)
+
+    def same(self, gold: str, answer: str) -> bool:
+        """Whether math-verify accepts the answer for the given one.
+
+        Its relation is neither symmetric (for a given 1 <= x < 2 it accepts [1, 2), not the other way round) nor
+        transitive (it accepts 50% for 50 and for 0.5). What cannot be decided within the bounds on time and memory is
+        different.
+        """
+        if gold == answer or not (gold.startswith(BOX) or answer.startswith(BOX)):
+            return gold == answer
+        return bool(
+            _graded("equal", *(text[len(BOX) : -1] if text.startswith(BOX) else text for text in (gold, answer)))
+        )
+
+    correct = same
 
 
 @lru_cache(maxsize=2**16)

@@ -80,8 +80,10 @@ def file_questions(
                 complain(place, f"the same question is in {same_text}; leave one out")
             elif same_id != here:
                 complain(place, f"id {own_id!r} again, first in {same_id}; give each question its own")
+            question = Question(own_id, values["text"], values["answer"], kind, prompts)
             try:
-                questions[split_name].append(Question(own_id, values["text"], values["answer"], kind, prompts))
+                question.reference  # noqa: B018
+                questions[split_name].append(question)
             except DataError as error:
                 complain(place, str(error))
         if not questions[split_name] and len(problems) == found:
