@@ -22,7 +22,7 @@ class Calibration:
     """Probability that a solution is correct, a logistic function of its features [ours].
 
     Attributes:
-        weights: One per entry of `features.SOLUTION_FEATURES`.
+        weights: One for each of a solution's F features.
         bias: Of the logit.
     """
 
@@ -30,7 +30,7 @@ class Calibration:
     bias: float
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """(..., NUM_SOLUTION_FEATURES) -> probabilities, shape (...)."""
+        """(..., F) -> probabilities, shape (...)."""
         return 1 / (1 + np.exp(-(features @ np.array(self.weights) + self.bias)))
 
 

@@ -131,8 +131,9 @@ class DebateBatch:
         """What each agent sees.
 
         Returns:
-            float32 arrays: `own` (B, N, D) is the agent's z (see `features.FEATURES`), `peers` (B, N, N - 1, D) the
-            others', `peer_mask` (B, N, N - 1) is 1 for peers that exist, `action_mask` (B, N, K) 1 for legal actions.
+            float32 arrays: `own` (B, N, D) is the agent's z, its solution's features and then `DEBATE_FEATURES`,
+            `peers` (B, N, N - 1, D) the others', `peer_mask` (B, N, N - 1) is 1 for peers that exist, `action_mask`
+            (B, N, K) 1 for legal actions.
         """
         answer_class, confidence, _ = self.answers
         same = same_answer(answer_class)

@@ -60,7 +60,7 @@ class DebateSession:
         owned = [question for question in everything if owner(question.id, shard[1]) == shard[0]]
         if not owned:
             raise ConfigError(f"env runner {shard[0] + 1} of {shard[1]} owns no question; use fewer env runners")
-        self.agents = [f"agent_{i}" for i in range(team.agents)]
+        self.agents = [f"agent_{i}" for i in range(len(team.members))]
         self.policy: Policy | None = None
         self._credit = Credit(credit, token_price, tie_tolerance)
         self._calibration = calibration
@@ -68,7 +68,7 @@ class DebateSession:
         self._make_engine = engine
         self._engine: Engine | None = None
         self._end_engine: weakref.finalize | None = None
-        self.debates = DebateBatch(team.tree(owned), self.fill, team.concede)
+        self.debates = DebateBatch(team.tree(owned, team.table(everything)), self.fill, team.concede)
         self.debates.rng = np.random.default_rng()
         self._queue = np.zeros(0, np.int64)
 

@@ -12,7 +12,7 @@ from ray.tune.registry import register_env
 
 from mpdf_rllib.engine.recording_files import owner
 from mpdf_rllib.envs.debate_session import DebateSession
-from mpdf_rllib.envs.features import HIGH, LOW
+from mpdf_rllib.envs.features import DEBATE_FEATURES, bounds
 from mpdf_rllib.errors import ConfigError
 
 
@@ -177,11 +177,12 @@ class DeliberationEnv(MultiAgentEnv):
                 )
         self.possible_agents = list(self.session.agents)
         self.agents = list(self.possible_agents)
+        low, high = bounds(self.session.debates.tree.table + DEBATE_FEATURES)
         peers, actions = len(self.agents) - 1, self.session.debates.num_actions
         space = Dict(
             {
-                "own": Box(LOW, HIGH),
-                "peers": Box(np.tile(LOW, (peers, 1)), np.tile(HIGH, (peers, 1))),
+                "own": Box(low, high),
+                "peers": Box(np.tile(low, (peers, 1)), np.tile(high, (peers, 1))),
                 "peer_mask": Box(0, 1, (peers,), np.float32),
                 "action_mask": Box(0, 1, (actions,), np.float32),
             }

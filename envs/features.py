@@ -1,4 +1,4 @@
-"""The meta-cognitive state z of an agent, one table.
+"""The meta-cognitive state z of an agent: which entries it has, and what they are of one solution.
 
 Every entry is finite and within its range for every input. A peer's z has the same entries as one's own, the last three
 relative to the observer. There is deliberately no entry for "the written equation holds": a calculator that checks the
@@ -6,12 +6,14 @@ trace would be a verifier, not meta-cognition.
 """
 
 import math
+import string
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from mpdf_rllib.engine.types import Generation
-from mpdf_rllib.questions.question import Answer
+from mpdf_rllib.questions import Answer, Kind
 
 
 class Feature(NamedTuple):
@@ -22,21 +24,33 @@ class Feature(NamedTuple):
     """[paper] for what is told there, [ours] for all else, such as how it is put into numbers."""
 
 
-SOLUTION_FEATURES = (
-    Feature("valid", 0, 1, "[ours] z_ans: the answer could be parsed"),
-    Feature("answer", -1, 1, "[paper] z_ans: the number; [ours] as sign(x) log(1 + |x|) / log(10^6), clipped"),
+FeatureTable = tuple[Feature, ...]
+
+LETTERS = string.ascii_lowercase[:10]
+"""Of the choices that have an entry of their own."""
+
+_VALID = Feature("valid", 0, 1, "[ours] z_ans: the answer could be parsed")
+_SCALAR = Feature("answer", -1, 1, "[paper] z_ans: the number; [ours] as sign(x) log(1 + |x|) / log(10^6), clipped")
+_CHOICES = tuple(Feature(f"choice_{letter}", 0, 1, "[paper] z_ans: the choice, one-hot") for letter in LETTERS)
+_PROFILE = (
     Feature("steps", 0, 1, "[ours] z_prof measured from the trace: lines / 16, at most 1"),
     Feature("additive_operators", 0, 1, "[ours] z_prof measured: count of + and - between operands / 8, at most 1"),
     Feature("multiplicative_operators", 0, 1, "[ours] z_prof measured: count of * and / / 8, at most 1"),
     Feature("length", 0, 1, "[ours] z_prof measured: generated tokens / their bound"),
     Feature("cut_off", 0, 1, "[ours] z_prof measured: the text hit its bound of tokens"),
+)
+_CRITIC = (
     Feature(
         "critic_correct", 0, 1, "[paper] z_conf: the critic's verdict, [ours] as a probability; 0.5 without critic"
     ),
     Feature("critic_entropy", 0, 1, "[ours] z_conf: entropy of the verdict in bits; 1 without critic"),
+)
+_LIKELIHOOD = (
     Feature("mean_probability", 0, 1, "[ours] z_lp: exp of the mean token log-probability"),
     Feature("min_probability", 0, 1, "[ours] z_lp: exp of the smallest token log-probability"),
     Feature("answer_probability", 0, 1, "[ours] z_lp: exp of the mean over the answer's own tokens"),
+)
+_CHAIN = (
     Feature("depth", 0, 1, "[ours] refinements before it / rounds"),
     Feature("repeats_parent", 0, 1, "[ours] the refinement kept its draft's answer"),
 )
@@ -47,65 +61,80 @@ DEBATE_FEATURES = (
     Feature("same_answer", 0, 1, "[ours] the answer equals the observer's; 1 in one's own z where it is parsed"),
     Feature("is_target", 0, 1, "[ours] the peer whom Concede would adopt; 0 in one's own z"),
 )
-FEATURES = SOLUTION_FEATURES + DEBATE_FEATURES
-
-LOW = np.array([f.low for f in FEATURES], np.float32)
-HIGH = np.array([f.high for f in FEATURES], np.float32)
-NUM_SOLUTION_FEATURES = len(SOLUTION_FEATURES)
-IS_TARGET = [f.name for f in FEATURES].index("is_target")
+IS_TARGET = -1
+"""Where `is_target` stands in z."""
 
 
-def solution_features(
-    generation: Generation,
-    max_tokens: int,
-    answer: Answer | None,
-    verdict: tuple[float, float] | None,
-    depth_share: float,
-    repeats_parent: bool,
-) -> np.ndarray:
+def solution_table(kinds: Collection[Kind] = frozenset[Kind](["number"]), authors: int = 0) -> FeatureTable:
     """The entries of z that belong to one solution.
 
     Args:
-        generation: The text with its tokens' log-probabilities.
-        max_tokens: The bound that it was generated under.
-        answer: The answer parsed from the text, or None.
-        verdict: The critic's natural log-probabilities of its words for (correct, incorrect), or None without critic.
-        depth_share: Refinements before it / rounds, in [0, 1].
-        repeats_parent: Whether a refinement kept its draft's answer.
-
-    Returns:
-        float32, shape (NUM_SOLUTION_FEATURES,), finite and within the table's ranges.
+        kinds: Of the questions: choices are told one-hot, all else as a scalar, of a program its lines.
+        authors: How many agents may have written it where they differ; 0 where they are alike, and it is not told.
     """
+    answer = (*([_SCALAR] if set(kinds) - {"choice"} else []), *(_CHOICES if "choice" in kinds else ()))
+    author = tuple(Feature(f"author_{i}", 0, 1, f"[ours] agent {i} wrote it") for i in range(authors))
+    return (_VALID, *answer, *_PROFILE, *_CRITIC, *_LIKELIHOOD, *_CHAIN, *author)
+
+
+NUMBERS = solution_table()
+"""Of solutions to questions about numbers, by agents that are alike."""
+
+
+def bounds(table: FeatureTable) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the greatest values, float32, each of shape (len(table),)."""
+    return np.array([f.low for f in table], np.float32), np.array([f.high for f in table], np.float32)
+
+
+def as_vector(table: FeatureTable, values: Mapping[str, float]) -> np.ndarray:
+    """The table's entries out of the values by name, float32, shape (len(table),), within their ranges.
+
+    Entries of which there is no value, such as those of other authors, are 0.
+    """
+    return np.clip([values.get(feature.name, 0.0) for feature in table], *bounds(table)).astype(np.float32)
+
+
+def answer_features(answer: Answer | None, kind: Kind) -> dict[str, float]:
+    """z_ans of an answer, or of None where the text held none."""
+    if answer is None:
+        return {"valid": 0.0}
+    if kind == "choice":
+        return {"valid": 1.0, f"choice_{chr(ord('a') + int(answer.value))}": 1.0}
+    return {"valid": 1.0, "answer": math.copysign(math.log1p(abs(answer.value)) / math.log(1e6), answer.value)}
+
+
+def measured_profile(generation: Generation, max_tokens: int) -> dict[str, float]:
+    """z_prof as it is measured from a text, generated under a bound on its tokens."""
     text = generation.text
     additive = sum(text.count(sign) for sign in (" + ", " - "))
     multiplicative = sum(text.count(sign) for sign in (" * ", " / ", " x ", "×", "÷"))
-    correct, entropy = 0.5, 1.0
-    if verdict is not None and max(verdict) > -math.inf:
-        correct = 1 / (1 + math.exp(min(verdict[1] - verdict[0], 700)))
-        entropy = -sum(p * math.log2(p) for p in (correct, 1 - correct) if p > 0)
-    scaled, span = 0.0, None
-    if answer is not None:
-        scaled, span = math.copysign(math.log1p(abs(answer.value)) / math.log(1e6), answer.value), answer.span
+    return {
+        "steps": (text.strip().count("\n") + 1) / 16,
+        "additive_operators": additive / 8,
+        "multiplicative_operators": multiplicative / 8,
+        "length": generation.generated_tokens / max_tokens,
+        "cut_off": generation.finish_reason == "length",
+    }
+
+
+def critic_features(critic: Generation | None) -> dict[str, float]:
+    """z_conf of a scoring generation whose `word_logprobs` are (correct, incorrect), or of None without critic."""
+    if critic is None or max(critic.word_logprobs) == -math.inf:
+        return {"critic_correct": 0.5, "critic_entropy": 1.0}
+    right, wrong = critic.word_logprobs
+    correct = 1 / (1 + math.exp(min(wrong - right, 700)))
+    entropy = -sum(p * math.log2(p) for p in (correct, 1 - correct) if p > 0)
+    return {"critic_correct": correct, "critic_entropy": entropy}
+
+
+def likelihood_features(generation: Generation, answer: Answer | None) -> dict[str, float]:
+    """z_lp of a text and of the answer in it."""
     logprobs = np.array(generation.logprobs or (-math.inf,))
-    z = np.array(
-        [
-            answer is not None,
-            scaled,
-            (text.strip().count("\n") + 1) / 16,
-            additive / 8,
-            multiplicative / 8,
-            generation.generated_tokens / max_tokens,
-            generation.finish_reason == "length",
-            correct,
-            entropy,
-            np.exp(logprobs.mean()),
-            np.exp(logprobs.min()),
-            np.exp(span_logprob(generation, span)),
-            depth_share,
-            repeats_parent,
-        ]
-    )
-    return np.clip(z, LOW[:NUM_SOLUTION_FEATURES], HIGH[:NUM_SOLUTION_FEATURES]).astype(np.float32)
+    return {
+        "mean_probability": np.exp(logprobs.mean()),
+        "min_probability": np.exp(logprobs.min()),
+        "answer_probability": np.exp(span_logprob(generation, answer.span if answer else None)),
+    }
 
 
 def span_logprob(generation: Generation, span: tuple[int, int] | None) -> float:

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpdf_rllib.engine.types import Generation
-from mpdf_rllib.envs.features import solution_features
+from mpdf_rllib.envs.features import (
+    NUMBERS,
+    FeatureTable,
+    answer_features,
+    as_vector,
+    critic_features,
+    likelihood_features,
+    measured_profile,
+)
 from mpdf_rllib.questions import Question
 
 
@@ -19,7 +27,7 @@ class Solution:
         answer: Canonical answer, or None where the text holds none.
         correct: Whether it is right; unparsed is wrong.
         confidence: Geometric mean of the token probabilities, in [0, 1]; 0 where unparsed.
-        features: float32, shape (NUM_SOLUTION_FEATURES,): see `features.SOLUTION_FEATURES`.
+        features: float32, shape (F,): the entries of z that `features.solution_table` names.
         tokens: Tokens of the solution and its critic: prompt, of which cached, generated.
     """
 
@@ -38,6 +46,8 @@ def make_solution(
     critic: Generation | None = None,
     parent: Solution | None = None,
     depth_share: float = 0.0,
+    author: int = 0,
+    table: FeatureTable = NUMBERS,
 ) -> Solution:
     """Parses a generation.
 
@@ -48,19 +58,29 @@ def make_solution(
         critic: A scoring generation whose `word_logprobs` are (correct, incorrect), if the team has a critic.
         parent: The solution that it refines, if it refines one.
         depth_share: Refinements before it / rounds, in [0, 1].
+        author: The agent that wrote it.
+        table: Which entries its features have.
     """
-    answer = question.checker.read(generation.text)
+    checker = question.checker
+    answer = checker.read(generation.text)
     canonical = answer.canonical if answer else None
-    verdict = (critic.word_logprobs[0], critic.word_logprobs[1]) if critic else None
-    earlier = parent.answer if parent else None
-    repeats = earlier is not None and canonical is not None and question.checker.same(earlier, canonical)
+    draft = parent.answer if parent else None
+    z = {
+        **answer_features(answer, question.kind),
+        **measured_profile(generation, max_tokens),
+        **critic_features(critic),
+        **likelihood_features(generation, answer),
+        "depth": depth_share,
+        "repeats_parent": draft is not None and canonical is not None and checker.same(draft, canonical),
+        f"author_{author}": 1.0,
+    }
     calls = [generation] if critic is None else [generation, critic]
     return Solution(
         text=generation.text,
         answer=canonical,
         correct=canonical is not None and question.accepts(canonical),
         confidence=math.exp(float(np.mean(generation.logprobs))) if answer and generation.logprobs else 0.0,
-        features=solution_features(generation, max_tokens, answer, verdict, depth_share, repeats),
+        features=as_vector(table, z),
         tokens=(
             sum(call.prompt_tokens for call in calls),
             sum(call.cached_tokens for call in calls),

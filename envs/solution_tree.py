@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mpdf_rllib.engine.types import Position
-from mpdf_rllib.envs.features import NUM_SOLUTION_FEATURES
+from mpdf_rllib.envs.features import NUMBERS, FeatureTable
 from mpdf_rllib.envs.solution import Solution
 from mpdf_rllib.questions import Question
 
@@ -25,6 +25,7 @@ class SolutionTree:
 
     Attributes:
         questions: The Q questions.
+        table: The F features of a solution.
         rounds: Refinements below each first answer.
         roots: int64, shape (R,): the nodes of the first answers.
         child: int64, shape (M, F, S): the S refinements of a node by each of F agents who may refine it (F is 1 where
@@ -35,7 +36,7 @@ class SolutionTree:
             know; from 0 in the order in which they were met.
         correct: bool, shape (Q, M): the solution is right.
         confidence: float64, shape (Q, M), in [0, 1].
-        features: float32, shape (Q, M, NUM_SOLUTION_FEATURES).
+        features: float32, shape (Q, M, F): the table's entries.
         tokens: int64, shape (Q, M, 3): prompt, of which cached, generated.
     """
 
@@ -46,6 +47,7 @@ class SolutionTree:
         rounds: int,
         refine_samples: int = 1,
         refiners: int | None = None,
+        table: FeatureTable = NUMBERS,
     ):
         """Numbers the places; no solution is there yet.
 
@@ -55,8 +57,10 @@ class SolutionTree:
             rounds: Refinements below each first answer, at least 0.
             refine_samples: S, refinements of a solution by one agent, at least 1.
             refiners: How many agents may refine any solution; None where only its author may.
+            table: The features of a solution.
         """
         self.questions = tuple(questions)
+        self.table = table
         self.rounds = rounds
         self._by_author = refiners is None
         self._places: list[Position] = []
@@ -71,7 +75,7 @@ class SolutionTree:
         self.answer_class = np.zeros((q, 0), np.int64)
         self.correct = np.zeros((q, 0), bool)
         self.confidence = np.zeros((q, 0))
-        self.features = np.zeros((q, 0, NUM_SOLUTION_FEATURES), np.float32)
+        self.features = np.zeros((q, 0, len(table)), np.float32)
         self.tokens = np.zeros((q, 0, 3), np.int64)
         first = []
         for agent, sample in roots:

@@ -1,4 +1,4 @@
-"""A team of agents: which prompt and sampling writes which node of a solution tree."""
+"""A team of agents: which model, prompt and sampling write which node of a solution tree."""
 
 import asyncio
 from collections.abc import Iterable
@@ -7,6 +7,7 @@ from typing import Literal
 
 from mpdf_rllib.engine.types import Engine, GenerationRequest, Message, Position, SamplingParameters
 from mpdf_rllib.envs.debate_batch import Concede
+from mpdf_rllib.envs.features import FeatureTable, solution_table
 from mpdf_rllib.envs.solution import Solution, make_solution
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.prompts import VERDICTS, as_text, load_prompts
@@ -16,41 +17,84 @@ Refiner = Literal["author", "actor"]
 
 
 @dataclass(frozen=True)
+class Agent:
+    """How an agent answers, refines and judges.
+
+    Attributes:
+        model: The model's name, by which the engine knows it; "" for the engine's only one.
+        chat: Prompts are rendered with the tokenizer's chat template; otherwise as plain text to complete.
+        prompts: What it is asked with in place of the question's own prompts; see `load_prompts`.
+        persona: What opens the prompts of its answers and refinements; "" for nothing.
+        shots: How many of the prompts' examples it is shown; all by default.
+        temperature: At least 0.
+        top_p: In (0, 1].
+    """
+
+    model: str = ""
+    chat: bool = False
+    prompts: str | None = None
+    persona: str = ""
+    shots: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
 class Team:
     """Agents that answer, refine and judge.
 
     Attributes:
-        agents: Number of agents N, at least 2.
+        agents: The N agents, or how many there are of the plain kind; at least 2.
         rounds: Number of rounds T, at least 1.
-        chat: Prompts are rendered with the tokenizer's chat template; otherwise as plain text to complete.
-        critic: Each solution gets a verdict, whose probability is a part of the state.
-        temperature: At least 0.
-        top_p: In (0, 1].
+        critic: Each solution gets a verdict of its author's model, whose probability is a part of the state.
         concede: Whom an agent may concede to; see `debate_batch.Concede`.
         refine_samples: Refinements of a solution by one agent, at least 1: the reward of Refine is their mean, and the
             one that an agent gets is drawn [ours; 1 in the paper].
         refiner: Whose model and prompt refine a solution that was conceded to: its author's, or the agent's own [ours].
     """
 
-    agents: int = 3
+    agents: int | tuple[Agent, ...] = 3
     rounds: int = 3
-    chat: bool = False
     critic: bool = True
-    temperature: float = 1.0
-    top_p: float = 1.0
     concede: Concede = "most_confident"
     refine_samples: int = 1
     refiner: Refiner = "author"
 
-    def tree(self, questions: Iterable[Question]) -> SolutionTree:
-        """An empty tree for every debate of this team."""
-        first_answers = [(agent, 0) for agent in range(self.agents)]
-        refiners = self.agents if self.refiner == "actor" else None
-        return SolutionTree(list(questions), first_answers, self.rounds, self.refine_samples, refiners)
+    @property
+    def members(self) -> tuple[Agent, ...]:
+        """The N agents."""
+        return (Agent(),) * self.agents if isinstance(self.agents, int) else self.agents
+
+    def table(self, questions: Iterable[Question]) -> FeatureTable:
+        """The features of this team's solutions to such questions: their author is one where the agents differ."""
+        differ = len(set(self.members)) > 1
+        return solution_table({question.kind for question in questions}, len(self.members) if differ else 0)
+
+    def tree(self, questions: Iterable[Question], table: FeatureTable | None = None) -> SolutionTree:
+        """An empty tree for every debate of this team.
+
+        Args:
+            questions: The questions.
+            table: The features of a solution, by default those of such questions.
+        """
+        questions = list(questions)
+        n = len(self.members)
+        refiners = n if self.refiner == "actor" else None
+        return SolutionTree(
+            questions,
+            [(agent, 0) for agent in range(n)],
+            self.rounds,
+            self.refine_samples,
+            refiners,
+            table or self.table(questions),
+        )
 
     def fresh_tree(self, questions: Iterable[Question], samples: int) -> SolutionTree:
         """An empty tree of `samples` first answers a question without refinements, the agents in turn."""
-        return SolutionTree(list(questions), [(i % self.agents, i // self.agents) for i in range(samples)], rounds=0)
+        questions = list(questions)
+        n = len(self.members)
+        drawn = [(i % n, i // n) for i in range(samples)]
+        return SolutionTree(questions, drawn, rounds=0, table=self.table(questions))
 
     async def fill(self, engine: Engine, tree: SolutionTree, wanted: Iterable[tuple[int, int]]) -> None:
         """Makes the wanted (question, node) pairs that are missing, and their missing ancestors.
@@ -72,8 +116,9 @@ class Team:
                 return tree.solution(question, node)
             parent_node = tree.parent(node)
             parent = None if parent_node is None else await task(question, parent_node)
-            solution = await self.solve(engine, tree.questions[question], tree.position(question, node), parent)
-            await checking(tree.questions[question], tree.add, question, node, solution)
+            asked, position = tree.questions[question], tree.position(question, node)
+            solution = await self.solve(engine, asked, position, parent, tree.table)
+            await checking(asked, tree.add, question, node, solution)
             return solution
 
         pairs = [task(question, node) for question, node in wanted if not tree.present[question, node]]
@@ -85,25 +130,41 @@ class Team:
             await asyncio.gather(*tasks.values(), return_exceptions=True)
             raise
 
-    async def solve(self, engine: Engine, question: Question, position: Position, parent: Solution | None) -> Solution:
+    async def solve(
+        self, engine: Engine, question: Question, position: Position, parent: Solution | None, table: FeatureTable
+    ) -> Solution:
         """Writes one solution, a refinement of `parent` where there is one, and has it judged."""
-        prompts = load_prompts(question.source)
+        author = position.author
+        agent = self.members[author]
+        prompts = load_prompts(agent.prompts or question.source)
         if parent is None:
-            turns = prompts.answer_turns(position.author, question.text)
+            turns = prompts.answer_turns(author, question.text, agent.shots, agent.persona)
         else:
-            turns = prompts.refine_turns(position.author, question.text, parent.answer or "?")
-        stop = () if self.chat else ("\n",)
-        sampling = SamplingParameters(self.temperature, self.top_p, prompts.max_tokens, stop)
-        generation = await engine.generate(GenerationRequest(self._render(turns, "A:"), sampling, position))
+            turns = prompts.refine_turns(author, question.text, parent.answer or "?", agent.shots, agent.persona)
+        stop = () if agent.chat else ("\n",)
+        sampling = SamplingParameters(agent.temperature, agent.top_p, prompts.max_tokens, stop)
+        request = GenerationRequest(_rendered(agent, turns, "A:"), sampling, position, model=agent.model)
+        generation = await engine.generate(request)
         critic = None
         if self.critic:
-            judged = self._render(prompts.critic_turns(question.text, generation.text.strip()), "Verdict:")
-            words = tuple(word.strip() for word in VERDICTS) if self.chat else VERDICTS
-            critic = await engine.generate(GenerationRequest(judged, SamplingParameters(), position, words))
-        depth_share = position.depth / self.rounds
+            judged = _rendered(agent, prompts.critic_turns(question.text, generation.text.strip()), "Verdict:")
+            words = tuple(word.strip() for word in VERDICTS) if agent.chat else VERDICTS
+            critic = await engine.generate(
+                GenerationRequest(judged, SamplingParameters(), position, words, model=agent.model)
+            )
         return await checking(
-            question, make_solution, question, generation, prompts.max_tokens, critic, parent, depth_share
+            question,
+            make_solution,
+            question,
+            generation,
+            prompts.max_tokens,
+            critic,
+            parent,
+            position.depth / self.rounds,
+            author,
+            table,
         )
 
-    def _render(self, turns: list[Message], label: str) -> str | tuple[Message, ...]:
-        return tuple(turns) if self.chat else as_text(turns, label)
+
+def _rendered(agent: Agent, turns: list[Message], label: str) -> str | tuple[Message, ...]:
+    return tuple(turns) if agent.chat else as_text(turns, label)

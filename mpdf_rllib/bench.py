@@ -58,7 +58,7 @@ def bench_batch(debates: int = 1024) -> float:
             actions = (rng.random(legal.shape) * legal).argmax(-1)
             batch.rewards(actions)
             batch.step(actions)
-        return debates * team.agents * team.rounds
+        return debates * len(team.members) * team.rounds
 
     return _rate(play)
 

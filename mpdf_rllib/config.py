@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from mpdf_rllib.engine import Engine, RecordingEngine
 from mpdf_rllib.engine.config import EngineConfig, VLLMConfig
+from mpdf_rllib.engine.model_router import ModelRouter
 from mpdf_rllib.engine.time_limit import TimeLimitedEngine
 from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.envs.debate_batch import Concede
-from mpdf_rllib.envs.team import Refiner, Team
+from mpdf_rllib.envs.team import Agent, Refiner, Team
+from mpdf_rllib.prompts import resolved_prompts
 from mpdf_rllib.questions import Question, Split
 from mpdf_rllib.questions.config import QuestionsConfig
 from mpdf_rllib.section import Section
@@ -23,16 +25,47 @@ MAX_SOLUTIONS = 4096
 """Of a question: what a recording can hold of trees that widen with every refinement."""
 
 
+Prompting = Literal["auto", "chat", "completion"]
+
+
+class AgentConfig(Section):
+    """What is an agent's own; all else is as the team has it."""
+
+    model: str | None = None
+    prompt: Prompting | None = None
+    prompts: str | None = None
+    """Packaged prompts, or the path of a .yaml file like them, in place of the questions' own."""
+    persona: str = ""
+    """Opens the prompts of its answers and refinements."""
+    shots: Annotated[int, Field(ge=0)] | None = None
+    """How many of the prompts' examples it is shown; all by default."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    def resolved(self, resolved_model: Callable[[str], str]) -> "AgentConfig":
+        """The same with the names that its model and prompts have in any working directory."""
+        places: dict[str, str] = {}
+        if self.model is not None:
+            places["model"] = resolved_model(self.model)
+        if self.prompts is not None:
+            places["prompts"] = resolved_prompts(self.prompts)
+        return self.model_copy(update=places)
+
+
 class TeamConfig(Section):
     """Who debates, and how."""
 
     model: str = "smollm2-135m-instruct"
     """The packaged model, a local folder in Hugging Face's layout, or a hub id."""
-    agents: Annotated[int, Field(ge=2, le=16)] = 3
-    """N [paper: 3]."""
+    agents: Annotated[
+        Annotated[int, Field(ge=2, le=16), Tag("number")]
+        | Annotated[list[AgentConfig], Field(min_length=2, max_length=16), Tag("list")],
+        Discriminator(lambda agents: "list" if isinstance(agents, list) else "number"),
+    ] = 3
+    """How many, N, that are alike [paper: 3], or each of them."""
     rounds: Annotated[int, Field(ge=1, le=8)] = 3
     """T [paper: 3]; the best of 3^T fixed schedules is searched for."""
-    prompt: Literal["auto", "chat", "completion"] = "auto"
+    prompt: Prompting = "auto"
     """Chat turns, plain text to complete, or chat where the model's tokenizer has a chat template."""
     critic: bool = True
     """Whether the model also judges each solution, as the paper's introspective confidence."""
@@ -54,11 +87,35 @@ class TeamConfig(Section):
             )
         return self
 
+    def resolved(self, resolved_model: Callable[[str], str]) -> "TeamConfig":
+        """The same with the names that its models and files have in any working directory."""
+        places: dict[str, Any] = {"model": resolved_model(self.model)}
+        if not isinstance(self.agents, int):
+            places["agents"] = [agent.resolved(resolved_model) for agent in self.agents]
+        return self.model_copy(update=places)
+
     @property
     def solutions(self) -> int:
         """Solutions in a question's tree, which holds every debate about it."""
-        below = self.refine_samples * (self.agents if self.refiner == "actor" else 1)
-        return self.agents * sum(below**depth for depth in range(self.rounds + 1))
+        below = self.refine_samples * (self.size if self.refiner == "actor" else 1)
+        return self.size * sum(below**depth for depth in range(self.rounds + 1))
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return len(self.members)
+
+    @property
+    def members(self) -> list[AgentConfig]:
+        """The N agents with what they have of the team."""
+        own = [AgentConfig()] * self.agents if isinstance(self.agents, int) else self.agents
+        of_team = self.model_dump(include={"model", "prompt", "temperature", "top_p"})
+        return [AgentConfig(**of_team | agent.model_dump(exclude_none=True)) for agent in own]
+
+    @property
+    def models(self) -> list[str]:
+        """The distinct models of its agents."""
+        return list(dict.fromkeys(str(agent.model) for agent in self.members))
 
 
 class RecordConfig(Section):
@@ -173,12 +230,11 @@ class ExperimentConfig(Section):
 
     def resolved(self) -> "ExperimentConfig":
         """The same with all places as absolute paths: trials run in other working directories."""
-        model = self.engine.resolved_model(self.team.model)
         places = {
             "run_folder": str(self.run_path),
             "recording": self.recording_url,
             "questions": self.questions.resolved(),
-            "team": self.team.model_copy(update={"model": model}),
+            "team": self.team.resolved(self.engine.resolved_model),
         }
         return self.model_copy(update=places)
 
@@ -189,7 +245,7 @@ class ExperimentConfig(Section):
             ConfigError: More are asked for than there are.
             DataError: Their files cannot be used; names all rows.
         """
-        return self.questions.of(split)
+        return self.questions.of(split, [agent.prompts for agent in self.team.members if agent.prompts])
 
     def make_team(self) -> Team:
         """The team.
@@ -197,10 +253,18 @@ class ExperimentConfig(Section):
         Raises:
             ConfigError: The model cannot be found.
         """
-        chat = self.team.prompt == "chat"
-        if self.team.prompt == "auto":
-            chat = self.engine.renders_chat(self.team.model)
-        return Team(chat=chat, **self.team.model_dump(exclude={"model", "prompt"}))
+        agents = tuple(
+            Agent(chat=self._renders_chat(agent), **agent.model_dump(exclude={"prompt"})) for agent in self.team.members
+        )
+        return Team(agents, **self.team.model_dump(exclude={"model", "prompt", "agents", "temperature", "top_p"}))
+
+    @property
+    def serving_cpus(self) -> int:
+        """CPUs of Ray's that the models take beside those of the processes that ask."""
+        return self.engine.serving_cpus * len(self.team.models)
+
+    def _renders_chat(self, agent: AgentConfig) -> bool:
+        return agent.prompt == "chat" or (agent.prompt == "auto" and self.engine.renders_chat(str(agent.model)))
 
     def make_engine(self, replay_only: bool = False) -> RecordingEngine:
         """An engine that replays the recording, and records what it has to make unless it is to replay only."""
@@ -210,12 +274,17 @@ class ExperimentConfig(Section):
         self, make_inner: Callable[[], Engine] | None, shard: tuple[int, int] = (0, 1)
     ) -> RecordingEngine:
         """The recording, or a shard of it, with what makes the engine for that which is missing."""
-        fingerprint = self.engine.fingerprint(self.team.model)
-        return RecordingEngine(self.recording_url, fingerprint, make_inner, shard=shard)
+        fingerprints = {model: self.engine.fingerprint(model) for model in self.team.models}
+        return RecordingEngine(self.recording_url, fingerprints, make_inner, shard=shard)
 
     def make_inner_engine(self) -> Engine:
-        """The engine that runs the model."""
-        return TimeLimitedEngine(self.engine.make(self.team.model), self.engine.timeout_s)
+        """What runs the models, each in an engine of its own."""
+        models = self.team.models
+
+        def make(model: str) -> Engine:
+            return TimeLimitedEngine(self.engine.make(model, len(models)), self.engine.timeout_s)
+
+        return ModelRouter({model: partial(make, model) for model in models})
 
     def env_config(self, split: Split = "train", credit: CreditKind = "step") -> dict[str, Any]:
         """The config of a `DeliberationEnv` on the questions of a split."""

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mpdf_rllib.config import AlgorithmSection, CreditConfig, ExperimentConfig
+from mpdf_rllib.config import AgentConfig, AlgorithmSection, CreditConfig, ExperimentConfig, TeamConfig
 from mpdf_rllib.engine.config import KINDS
 from mpdf_rllib.errors import ConfigError
 
@@ -63,6 +63,8 @@ def _override(values: dict[str, Any], override: str) -> None:
 def _explain(detail: Any) -> str:
     path = [part for part in detail["loc"] if part != "[key]"]
     kind = path.pop(1) if path[0] == "engine" and len(path) > 1 else "vllm"  # pydantic names the section by its kind
+    if path[:2] == ["team", "agents"] and len(path) > 2:  # ... and a number or a list likewise
+        path.pop(2)
     key = ".".join(map(str, path))
     if detail["type"] == "extra_forbidden":
         known = list(_section_at(path[:-1], kind).model_fields)
@@ -93,6 +95,8 @@ def _section_at(path: list[Any], engine: str) -> type[BaseModel]:
             continue
         if section is AlgorithmSection and part == "credits":
             return CreditConfig
+        if section is TeamConfig and part == "agents":
+            return AgentConfig
         annotation = section.model_fields[part].annotation
         section = next(kind for kind in (*typing.get_args(annotation), annotation) if isinstance(kind, type))
     return section

@@ -56,7 +56,7 @@ class Demand:
 
 def demand(team: TeamConfig, train: int, test: int, lengths: Lengths) -> Demand:
     """What is recorded about `train` training and `test` held-out questions."""
-    beyond = max(FRESH_SAMPLES - team.agents, 0)
+    beyond = max(FRESH_SAMPLES - team.size, 0)
     solutions = (train + test) * team.solutions + test * beyond
     verdict_prompt = lengths.verdict_prompt if team.critic else 0
     calls = 2 if team.critic else 1

@@ -80,7 +80,7 @@ def record_questions(config: ExperimentConfig, questions: dict[Split, list[str]]
         max_concurrent_calls_per_actor=SHARDS_IN_FLIGHT,
         enable_true_multi_threading=True,
     )
-    gpus, serving_cpus = _gpus(config), config.engine.serving_cpus
+    gpus, serving_cpus = _gpus(config), config.serving_cpus
     # One actor is enough, but all that there is room for begin, also where none is left then for Serve's replicas.
     check_room(
         "record.workers, cpus_per_worker and gpus_per_worker, and engine.replicas: lower them or run on a cluster",

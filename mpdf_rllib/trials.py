@@ -70,7 +70,7 @@ def run_trials(
     start_ray()
     cpus = _LIVE_CPUS if config.live else _CPUS
     env_runners = max(setting.env_runners for setting in settings.values())
-    serving_cpus = config.engine.serving_cpus if config.live else 0
+    serving_cpus = config.serving_cpus if config.live else 0
     check_room(
         f"algorithm.env_runners {env_runners}, lower it or run on a cluster",
         CPU=cpus["main_process"] + env_runners * cpus["env_runner"] + serving_cpus,

@@ -235,8 +235,8 @@ def simulate_recording(
     def deal(worker: int) -> None:
         if undealt:
             shard, (training, held_out) = undealt.popleft()
-            deep = (training + held_out) * team.agents
-            flat = held_out * max(FRESH_SAMPLES - team.agents, 0)
+            deep = (training + held_out) * team.size
+            flat = held_out * max(FRESH_SAMPLES - team.size, 0)
             chains[shard] = deep + flat
             waiting[worker].extend([(shard, (team.rounds + 1) * calls)] * deep + [(shard, calls)] * flat)
 
@@ -278,7 +278,7 @@ def simulate(sizes: Sequence[int]) -> None:
         drawn = functools.partial(random.Random(0).expovariate, 1 / predicted.request_s)
         seconds, files = simulate_recording(team, half, half, cluster, drawn)
         print(
-            f"{questions:,} questions, N {team.agents}, T {team.rounds}: {seconds:,.0f} s (predicted "
+            f"{questions:,} questions, N {team.size}, T {team.rounds}: {seconds:,.0f} s (predicted "
             f"{predicted.engine_s:,.0f}), {files:,} files ({predicted.files:,})",
             flush=True,
         )
@@ -298,7 +298,7 @@ def table() -> None:
         )
         cells = (
             f"{questions:,}",
-            f"{team.agents}, {team.rounds}",
+            f"{team.size}, {team.rounds}",
             f"{demand(team, half, half, Lengths()).requests:,}",
             _time(cores.engine_s),
             _gigabytes(cores.replay_bytes),

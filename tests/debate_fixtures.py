@@ -9,10 +9,13 @@ import numpy as np
 from mpdf_rllib.engine import Generation, GenerationRequest
 from mpdf_rllib.engine.scripted import ScriptedEngine
 from mpdf_rllib.envs.debate_batch import DebateBatch
-from mpdf_rllib.envs.features import FEATURES, HIGH, LOW, NUM_SOLUTION_FEATURES
+from mpdf_rllib.envs.features import DEBATE_FEATURES, NUMBERS, bounds
 from mpdf_rllib.envs.solution_tree import UNPARSED, SolutionTree
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.questions import Question
+
+FEATURES = NUMBERS + DEBATE_FEATURES
+LOW, HIGH = bounds(FEATURES)
 
 TEXT = "12 bags hold 4 pens each. How many pens in all?"
 PENS = Question("pens", TEXT, "48", "number", "multiplication")
@@ -71,7 +74,7 @@ def random_tree(rng: np.random.Generator, agents: int, rounds: int, questions: i
     tree.answer_class[:] = rng.integers(UNPARSED, 3, tree.present.shape)
     tree.correct[:] = (tree.answer_class != UNPARSED) & rng.integers(0, 2, tree.present.shape).astype(bool)
     tree.confidence[:] = rng.integers(0, 9, tree.present.shape) / 8 * (tree.answer_class != UNPARSED)
-    tree.features[:] = rng.uniform(LOW[:NUM_SOLUTION_FEATURES], HIGH[:NUM_SOLUTION_FEATURES], tree.features.shape)
+    tree.features[:] = rng.uniform(LOW[: len(NUMBERS)], HIGH[: len(NUMBERS)], tree.features.shape)
     tree.tokens[:] = rng.integers(1, 50, tree.tokens.shape)
     return tree
 

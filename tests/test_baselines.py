@@ -14,7 +14,7 @@ from mpdf_rllib.baselines.stopping_rule import best_threshold, stop_at
 from mpdf_rllib.baselines.votes import highest_logprob, nodes_to_depth, plurality, roots
 from mpdf_rllib.envs.credit import Calibration
 from mpdf_rllib.envs.debate import CONCEDE, PERSIST, REFINE
-from mpdf_rllib.envs.features import NUM_SOLUTION_FEATURES
+from mpdf_rllib.envs.features import NUMBERS
 from mpdf_rllib.envs.solution_tree import UNPARSED, SolutionTree
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.questions import Question
@@ -23,7 +23,7 @@ RIGHT = 0
 SEEDS = st.integers(0, 2**32 - 1)
 SHAPES = st.tuples(st.integers(2, 4), st.integers(1, 3))
 # The first feature alone, z -> 1 / (1 + exp(-8 (z - 1/2))).
-BY_FIRST_FEATURE = Calibration((8.0, *[0.0] * (NUM_SOLUTION_FEATURES - 1)), -4.0)
+BY_FIRST_FEATURE = Calibration((8.0, *[0.0] * (len(NUMBERS) - 1)), -4.0)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import yaml
 
 from mpdf_rllib.config import CreditConfig
 from mpdf_rllib.config_file import load_config
-from mpdf_rllib.envs.team import Team
+from mpdf_rllib.envs.team import Agent, Team
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.trials import algorithm_config
 
@@ -239,7 +239,7 @@ def test_more_questions_than_there_are(file):
 
 def test_what_the_config_makes(file, tmp_path):
     config = load_config(file, ["team.agents=4", "team.rounds=2", "team.prompt=chat", f"recording={tmp_path}/r"])
-    assert config.make_team() == Team(4, 2, chat=True, critic=False)
+    assert config.make_team() == Team((Agent("smollm2-135m-instruct", chat=True),) * 4, 2, critic=False)
     assert config.recording_url == f"{tmp_path}/r"
     assert {q.source for q in config.questions_of("test")} == {"addition", "arithmetic"}
     assert len(config.questions_of("train")) == 10

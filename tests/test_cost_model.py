@@ -64,7 +64,7 @@ def test_what_is_predicted_is_what_an_engine_is_asked(tmp_path, settings):
         await engine.close()
 
     config = TeamConfig(**settings)
-    team = Team(**config.model_dump(exclude={"model", "prompt"}))
+    team = Team(**config.model_dump(exclude={"model", "prompt", "temperature", "top_p"}))
     train, test = generate_questions(["addition"], "train", 4), generate_questions(["addition"], "test", 3)
     trees = RecordedTrees.empty(team, train, test)
     run(fill())

@@ -12,7 +12,7 @@ from scipy.special import expit
 from mpdf_rllib.envs.credit import Calibration, Credit, merge_ties, outcome_credit
 from mpdf_rllib.envs.debate import PERSIST, REFINE
 from mpdf_rllib.envs.debate_batch import DebateBatch, Rewards
-from mpdf_rllib.envs.features import NUM_SOLUTION_FEATURES
+from mpdf_rllib.envs.features import NUMBERS
 from mpdf_rllib.envs.solution_tree import UNPARSED
 from mpdf_rllib.errors import DataError
 
@@ -29,7 +29,7 @@ from mpdf_rllib.errors import DataError
 def test_outcome_credit_is_what_playing_on_comes_to(seed, agents, rounds, concede, refiner, calibrated):
     rng = np.random.default_rng(seed)
     tree = random_tree(rng, agents, rounds, refiner=refiner)
-    calibration = Calibration(tuple(rng.normal(size=NUM_SOLUTION_FEATURES)), 0.3) if calibrated else None
+    calibration = Calibration(tuple(rng.normal(size=len(NUMBERS))), 0.3) if calibrated else None
     debates = DebateBatch(tree, nothing_is_missing, concede)
     policy = linear_policy(rng, debates.num_actions)
     debates.reset([0, 2, 1])
@@ -145,6 +145,6 @@ def test_ties_are_merged_with_the_best_only():
 
 def test_calibration_is_logistic():
     rng = np.random.default_rng(0)
-    weights, features = rng.normal(size=NUM_SOLUTION_FEATURES), rng.random((4, 5, NUM_SOLUTION_FEATURES))
+    weights, features = rng.normal(size=len(NUMBERS)), rng.random((4, 5, len(NUMBERS)))
     calibration = Calibration(tuple(weights), -0.7)
     np.testing.assert_allclose(calibration(features), expit(features @ weights - 0.7))

@@ -4,7 +4,18 @@ import asyncio
 
 import numpy as np
 import pytest
-from debate_fixtures import PENS, TEXT, Script, nothing_is_missing, random_actions, random_tree, scripted
+from debate_fixtures import (
+    FEATURES,
+    HIGH,
+    LOW,
+    PENS,
+    TEXT,
+    Script,
+    nothing_is_missing,
+    random_actions,
+    random_tree,
+    scripted,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
@@ -13,10 +24,10 @@ from mpdf_rllib.engine import Position
 from mpdf_rllib.engine.scripted import ScriptedEngine
 from mpdf_rllib.envs.debate import CONCEDE, PERSIST, REFINE
 from mpdf_rllib.envs.debate_batch import DebateBatch
-from mpdf_rllib.envs.features import FEATURES, HIGH, LOW, NUM_SOLUTION_FEATURES
+from mpdf_rllib.envs.features import NUMBERS
 from mpdf_rllib.envs.solution import make_solution
 from mpdf_rllib.envs.solution_tree import UNPARSED
-from mpdf_rllib.envs.team import Team
+from mpdf_rllib.envs.team import Agent, Team
 from mpdf_rllib.errors import EngineError
 from mpdf_rllib.prompts import as_text, load_prompts
 from mpdf_rllib.questions import Question
@@ -221,7 +232,7 @@ def test_fresh_samples_go_round_the_agents():
 
 def test_all_requests_are_sampled_as_the_team_says_and_solutions_know_their_depth():
     script = Script()
-    debates = script.debates(Team(critic=False, temperature=0.7, top_p=0.9))
+    debates = script.debates(Team((Agent(temperature=0.7, top_p=0.9),) * 3, critic=False))
     debates.reset([0])
     debates.step([[REFINE, REFINE, REFINE]])
     assert {(r.sampling.temperature, r.sampling.top_p) for r in script.requests} == {(0.7, 0.9)}
@@ -232,7 +243,7 @@ def test_all_requests_are_sampled_as_the_team_says_and_solutions_know_their_dept
 
 def test_chat_teams_send_turns():
     script = Script()
-    script.debates(Team(chat=True)).reset([0])
+    script.debates(Team((Agent(chat=True),) * 3)).reset([0])
     answer = next(r for r in script.requests if not r.score_words)
     verdict = next(r for r in script.requests if r.score_words)
     assert answer.prompt == tuple(load_prompts("multiplication").answer_turns(0, TEXT))
@@ -274,7 +285,7 @@ def test_observations(seed, agents, rounds):
             z = dict(zip(names, own[b, i], strict=True))
             answers, confidence = debates.answers.answer_class[b], debates.answers.confidence[b]
             equal = (answers == answers[i]) & (answers != UNPARSED)
-            assert (own[b, i, :NUM_SOLUTION_FEATURES] == tree.features[debates.question[b], debates.node[b, i]]).all()
+            assert (own[b, i, : len(NUMBERS)] == tree.features[debates.question[b], debates.node[b, i]]).all()
             assert z["round"] == np.float32(turn / rounds)
             assert z["agreement"] == np.float32((equal.sum() - equal[i]) / (agents - 1))
             assert (z["same_answer"], z["is_target"]) == (answers[i] != UNPARSED, 0)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from process_fixtures import cpu_seconds
 
 from mpdf_rllib.engine.scripted import ScriptedEngine
-from mpdf_rllib.envs.features import SOLUTION_FEATURES
+from mpdf_rllib.envs.features import NUMBERS
 from mpdf_rllib.envs.solution import make_solution
 from mpdf_rllib.envs.solution_tree import UNPARSED
 from mpdf_rllib.envs.team import Team
@@ -217,4 +217,4 @@ def test_a_refinement_in_another_form_repeats_its_draft():
     draft = make_solution(question, scripted("\\boxed{2(x+1)}", 0.5, 0), 9)
     for text, repeats in (("\\boxed{2x+2}", 1), ("\\boxed{2x+1}", 0)):
         refined = make_solution(question, scripted(text, 0.5, 0), 9, parent=draft)
-        assert refined.features[[feature.name for feature in SOLUTION_FEATURES].index("repeats_parent")] == repeats
+        assert refined.features[[feature.name for feature in NUMBERS].index("repeats_parent")] == repeats

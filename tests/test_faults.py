@@ -17,7 +17,7 @@ from mpdf_rllib.engine import Generation, GenerationRequest, scripted
 from mpdf_rllib.engine.recording_files import RecordingFolder
 from mpdf_rllib.engine.scripted import answer_like_a_small_model
 from mpdf_rllib.envs.credit import Calibration
-from mpdf_rllib.envs.features import NUM_SOLUTION_FEATURES
+from mpdf_rllib.envs.features import NUMBERS
 from mpdf_rllib.errors import EngineError
 from mpdf_rllib.evaluate import load_module
 from mpdf_rllib.record import record
@@ -299,7 +299,7 @@ def test_an_engine_that_fails_costs_another_try_and_nothing_else(warm_started, t
 def test_a_reward_that_is_no_number_names_the_question_in_one_clear_error(ray_instance, tmp_path, monkeypatch):
     algorithm = CONFIG["algorithm"] | {"credits": {"outcome": {}}}
     config = Experiment(tmp_path, CONFIG | {"seeds": 1, "algorithm": algorithm}).load()
-    without_number = Calibration((math.nan,) * NUM_SOLUTION_FEATURES, 0.0)
+    without_number = Calibration((math.nan,) * len(NUMBERS), 0.0)
     monkeypatch.setattr("mpdf_rllib.trials.fit_calibration", lambda trees: without_number)
     with pytest.raises(EngineError) as caught:
         train(config)

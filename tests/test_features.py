@@ -3,11 +3,12 @@ import math
 
 import numpy as np
 import pytest
+from debate_fixtures import HIGH, LOW
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpdf_rllib.engine import Generation
-from mpdf_rllib.envs.features import HIGH, LOW, NUM_SOLUTION_FEATURES, SOLUTION_FEATURES, span_logprob
+from mpdf_rllib.envs.features import NUMBERS, span_logprob
 from mpdf_rllib.envs.solution import Solution, make_solution
 from mpdf_rllib.questions import Question
 
@@ -51,7 +52,7 @@ def judged(correct: float, incorrect: float) -> Generation:
 
 
 def named(solution: Solution) -> dict[str, float]:
-    return {feature.name: float(z) for feature, z in zip(SOLUTION_FEATURES, solution.features, strict=True)}
+    return {feature.name: float(z) for feature, z in zip(NUMBERS, solution.features, strict=True)}
 
 
 @settings(deadline=None, max_examples=300)
@@ -65,10 +66,10 @@ def named(solution: Solution) -> dict[str, float]:
 def test_every_generation_has_finite_features_within_the_table(generation, max_tokens, critic, draft, depth_share):
     parent = dataclasses.replace(make_solution(PENS, EQUATION, 14), answer=draft)
     solution = make_solution(PENS, generation, max_tokens, critic, parent, depth_share)
-    assert solution.features.shape == (NUM_SOLUTION_FEATURES,)
+    assert solution.features.shape == (len(NUMBERS),)
     assert solution.features.dtype == np.float32
     z = solution.features
-    assert ((z >= LOW[:NUM_SOLUTION_FEATURES]) & (z <= HIGH[:NUM_SOLUTION_FEATURES])).all(), named(solution)
+    assert ((z >= LOW[: len(NUMBERS)]) & (z <= HIGH[: len(NUMBERS)])).all(), named(solution)
     assert 0 <= solution.confidence <= 1
     if solution.answer is None:
         assert (solution.confidence, solution.correct, named(solution)["valid"]) == (0, False, 0)

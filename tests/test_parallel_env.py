@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from debate_fixtures import FEATURES
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.pre_checks.env import check_multiagent_environments
@@ -24,7 +25,6 @@ from torchrl.modules import MaskedCategorical
 from mpdf_rllib.algorithms.softrankpo import POLICY
 from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
 from mpdf_rllib.envs import DeliberationEnv, DeliberationParallelEnv
-from mpdf_rllib.envs.features import FEATURES
 
 ENV_ID = "mpdf_rllib/Deliberation-v0"
 DEBATES = 48

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpdf_rllib.envs.debate_batch import DebateBatch
-from mpdf_rllib.envs.features import NUM_SOLUTION_FEATURES
+from mpdf_rllib.envs.features import NUMBERS
 from mpdf_rllib.envs.solution import Solution
 from mpdf_rllib.envs.team import Team
 
@@ -37,7 +37,7 @@ def written_at(place, seed: int) -> Solution:
     answer = [None, RIGHT, "7", "9"][rng.integers(4)]
     confidence = rng.integers(9) / 8 if answer else 0.0
     tokens = tuple(rng.integers(1, 50, 3).tolist())
-    return Solution("", answer, answer == RIGHT, confidence, np.zeros(NUM_SOLUTION_FEATURES, np.float32), tokens)
+    return Solution("", answer, answer == RIGHT, confidence, np.zeros(len(NUMBERS), np.float32), tokens)
 
 
 class PlainDebate:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from debate_fixtures import FEATURES
 from ray import tune
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
@@ -12,7 +13,7 @@ from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.algorithms.meta_policy_rl_module import MetaPolicyRLModule
 from mpdf_rllib.algorithms.softrankpo import POLICY, SoftRankPO, SoftRankPOConfig
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
-from mpdf_rllib.envs.features import FEATURES, IS_TARGET
+from mpdf_rllib.envs.features import IS_TARGET
 from mpdf_rllib.errors import TrainingError
 
 D = len(FEATURES)

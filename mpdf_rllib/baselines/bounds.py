@@ -11,7 +11,6 @@ from threadpoolctl import threadpool_limits
 
 from mpdf_rllib.baselines.outcome import Outcome, outcome_of_nodes
 from mpdf_rllib.envs.credit import Calibration
-from mpdf_rllib.envs.features import NUM_SOLUTION_FEATURES
 from mpdf_rllib.envs.solution_tree import UNPARSED, SolutionTree
 
 FOLDS = 5
@@ -21,10 +20,11 @@ HIGHEST_CONFIDENCE = 7
 
 def fit_calibration(train: SolutionTree) -> Calibration:
     """Logistic regression of correctness on a solution's features, over all solutions of the training questions."""
-    features = train.features.reshape(-1, NUM_SOLUTION_FEATURES).astype(float)
+    entries = len(train.table)
+    features = train.features.reshape(-1, entries).astype(float)
     correct = train.correct.ravel()
     if correct.all() or not correct.any():
-        return Calibration((0.0,) * NUM_SOLUTION_FEATURES, 0.0)
+        return Calibration((0.0,) * entries, 0.0)
     scaler = StandardScaler().fit(features)
     model = LogisticRegression(max_iter=1000).fit(scaler.transform(features), correct)
     weights = model.coef_[0] / scaler.scale_
@@ -102,7 +102,7 @@ def _describe_answers(tree: SolutionTree, calibration: Calibration) -> tuple[np.
             ]
             best = np.where(gives, tree.confidence[q], -1.0).argmax()
             rows.append((q, description, tree.correct[q, best]))
-    features = np.array([description for _, description, _ in rows]).reshape(len(rows), 9 + NUM_SOLUTION_FEATURES)
+    features = np.array([description for _, description, _ in rows]).reshape(len(rows), 9 + len(tree.table))
     return np.array([q for q, _, _ in rows], np.int64), features, np.array([right for _, _, right in rows], bool)
 
 

@@ -9,6 +9,8 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 from mpdf_rllib.engine.types import Engine
 from mpdf_rllib.section import Section
 
+_GPU_MEMORY = 0.9
+"""Of a GPU, the share that vLLM takes."""
 _ENVIRONMENT_VARIABLE = r"^[A-Za-z_]\w*$"
 
 
@@ -18,7 +20,7 @@ class _EngineSection(Section):
 
     @property
     def serving_cpus(self) -> int:
-        """CPUs of Ray's that are taken beside those of the processes that ask."""
+        """CPUs of Ray's that a model takes beside those of the processes that ask."""
         return 0
 
     def fingerprint(self, model: str) -> str:
@@ -46,11 +48,12 @@ class VLLMConfig(_EngineSection):
     args: dict[str, Any] = {}
     """vLLM's own engine arguments, by vLLM's names."""
 
-    def make(self, model: str) -> Engine:
-        """The engine."""
+    def make(self, model: str, models: int = 1) -> Engine:
+        """The engine of one of so many models, which share a machine."""
         from mpdf_rllib.engine.vllm_engine import VLLMEngine
 
-        return VLLMEngine(model, self.args)
+        share = {"gpu_memory_utilization": _GPU_MEMORY / models} if models > 1 else {}
+        return VLLMEngine(model, share | self.args)
 
 
 class ReplicasConfig(Section):
@@ -92,8 +95,8 @@ class ServeConfig(_EngineSection):
         """One a replica."""
         return max(self.replicas.min, 1)
 
-    def make(self, model: str) -> Engine:
-        """The engine."""
+    def make(self, model: str, models: int = 1) -> Engine:
+        """The engine of one of so many models, which share a machine."""
         from mpdf_rllib.engine.serve_engine import ServeEngine
 
         return ServeEngine(model, self)
@@ -137,8 +140,8 @@ class EndpointConfig(_EngineSection):
         """Chat turns are what such servers are for."""
         return True
 
-    def make(self, model: str) -> Engine:
-        """The engine."""
+    def make(self, model: str, models: int = 1) -> Engine:
+        """The engine of one of so many models, which share a machine."""
         from mpdf_rllib.engine.endpoint_engine import EndpointEngine
 
         return EndpointEngine(model, **self.model_dump(exclude={"kind", "timeout_s"}))
@@ -167,8 +170,8 @@ class ScriptedConfig(_EngineSection):
         """It reads plain text."""
         return False
 
-    def make(self, model: str) -> Engine:
-        """The engine."""
+    def make(self, model: str, models: int = 1) -> Engine:
+        """The engine of one of so many models, which share a machine."""
         from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
 
         return ScriptedEngine(answer_like_a_small_model, **self.args.model_dump())

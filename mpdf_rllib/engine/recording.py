@@ -5,7 +5,7 @@ name wins (see `recording_files`).
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,6 @@ class RecordingEngine:
     All requests are to be made from one event loop.
 
     Attributes:
-        fingerprint: Of the model whose generations these are.
         hits: Number of requests that were replayed.
         made: Number of generations made by the inner engine.
         made_tokens: Tokens generated for them.
@@ -39,7 +38,7 @@ class RecordingEngine:
     def __init__(
         self,
         folder: str,
-        fingerprint: str,
+        fingerprint: str | Mapping[str, str],
         make_inner: Callable[[], Engine] | None,
         flush_every: int = FLUSH_EVERY,
         flush_seconds: float = FLUSH_SECONDS,
@@ -49,7 +48,8 @@ class RecordingEngine:
 
         Args:
             folder: Path or fsspec URL; made by the first flush.
-            fingerprint: A part of every key: generations of other models in the folder are not replayed.
+            fingerprint: The model's, or each model's by the name that requests give it. It is a part of every key:
+                generations of other models in the folder are not replayed.
             make_inner: Makes the engine for what isn't recorded, on the first miss; None to replay only.
             flush_every: Number of new generations that are written at once.
             flush_seconds: How long a new generation waits at most until it is written.
@@ -58,10 +58,10 @@ class RecordingEngine:
         Raises:
             ConfigError: The folder cannot be opened.
         """
-        self.fingerprint = fingerprint
         self.hits = 0
         self.made = 0
         self.made_tokens = 0
+        self._fingerprint = fingerprint
         self._folder = RecordingFolder(folder, shard)
         self._make_inner = make_inner
         self._inner: Engine | None = None
@@ -89,7 +89,7 @@ class RecordingEngine:
             DataError: The recording could not be written.
             EngineError: The inner engine failed, or what it returned is no answer; nothing is recorded then.
         """
-        key = request_key(self.fingerprint, request)
+        key = request_key(self._fingerprint_of(request), request)
         if generation := self._new.get(key) or self._recorded.get(key):
             self.hits += 1
             return generation
@@ -134,9 +134,12 @@ class RecordingEngine:
         self.made += 1
         self.made_tokens += generation.generated_tokens
         self._new[key] = generation
-        self._pending.append(as_row(key, self.fingerprint, request, generation))
+        self._pending.append(as_row(key, self._fingerprint_of(request), request, generation))
         self._schedule_flush()
         return generation
+
+    def _fingerprint_of(self, request: GenerationRequest) -> str:
+        return self._fingerprint if isinstance(self._fingerprint, str) else self._fingerprint[request.model]
 
     def _schedule_flush(self) -> None:
         if self._failure or (self._flushing and not self._flushing.done()):

@@ -66,12 +66,14 @@ class GenerationRequest:
         position: The place of the generation in the question's tree.
         score_words: Where not empty, nothing is generated: the log-probabilities of these words (each by its first
             token; the first tokens must differ) as the prompt's continuation are asked for instead.
+        model: Which of an engine's models is asked, by its name; "" for its only one.
     """
 
     prompt: str | tuple[Message, ...]
     sampling: SamplingParameters
     position: Position
     score_words: tuple[str, ...] = ()
+    model: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ Shot = TypeVar("Shot")
 VERDICTS = (" right", " wrong")
 """The critic's words, [correct, incorrect]."""
 
-PROMPT_FILE = (".yaml", ".yml")
+_PROMPT_FILE = (".yaml", ".yml")
 """What the path of a file of prompts ends in, and the name of packaged prompts does not."""
 
 
@@ -45,16 +45,24 @@ class Prompts:
         shots = [shot for agents in (self.answer, self.refine) for agent in agents for shot in agent]
         return {shot[-2] for shot in shots} | {question for question, _, _ in self.critic}
 
-    def answer_turns(self, agent: int, question: str) -> list[Message]:
-        """Chat turns that ask `agent` for a first answer."""
-        shots = _agent_shots(self.answer, agent)
-        return _turns(self.instructions[0], [(f"Q: {q}", a) for q, a in shots], f"Q: {question}")
+    def answer_turns(self, agent: int, question: str, shots: int | None = None, persona: str = "") -> list[Message]:
+        """Chat turns that ask `agent` for a first answer.
 
-    def refine_turns(self, agent: int, question: str, draft: str) -> list[Message]:
-        """Chat turns that ask `agent` to revise the draft answer."""
-        shots = _agent_shots(self.refine, agent)
-        asked = [(f"Draft: {d}\nQ: {q}", a) for d, q, a in shots]
-        return _turns(self.instructions[1], asked, f"Draft: {draft}\nQ: {question}")
+        Args:
+            agent: Its index.
+            question: The question's text.
+            shots: How many of its examples it is shown, all by default.
+            persona: What opens the first turn; "" for nothing.
+        """
+        asked = [(f"Q: {q}", a) for q, a in _agent_shots(self.answer, agent)[:shots]]
+        return _turns(_opening(persona, self.instructions[0]), asked, f"Q: {question}")
+
+    def refine_turns(
+        self, agent: int, question: str, draft: str, shots: int | None = None, persona: str = ""
+    ) -> list[Message]:
+        """Chat turns that ask `agent` to revise the draft answer; see `answer_turns`."""
+        asked = [(f"Draft: {d}\nQ: {q}", a) for d, q, a in _agent_shots(self.refine, agent)[:shots]]
+        return _turns(_opening(persona, self.instructions[1]), asked, f"Draft: {draft}\nQ: {question}")
 
     def critic_turns(self, question: str, solution: str) -> list[Message]:
         """Chat turns that ask for a verdict on a solution."""
@@ -90,6 +98,11 @@ class _Book(_Part):
     instructions: _Instructions = _Instructions()
 
 
+def resolved_prompts(source: str) -> str:
+    """The name of packaged prompts as it is, the path of a file as an absolute one."""
+    return str(Path(source).expanduser().absolute()) if source.endswith(_PROMPT_FILE) else source
+
+
 @cache
 def load_prompts(source: str) -> Prompts:
     """Reads the prompts of a question source.
@@ -104,7 +117,7 @@ def load_prompts(source: str) -> Prompts:
         DataError: There are no such prompts, or the file has another format; names all wrong keys.
     """
     packaged = resources.files(__package__)
-    file = Path(source) if source.endswith(PROMPT_FILE) else packaged / f"{source}.yaml"
+    file = Path(source) if source.endswith(_PROMPT_FILE) else packaged / f"{source}.yaml"
     try:
         book = _Book.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
@@ -124,9 +137,13 @@ def load_prompts(source: str) -> Prompts:
     )
 
 
+def _opening(*parts: str) -> str:
+    return "\n\n".join(part.strip() for part in parts if part.strip())
+
+
 def _turns(instruction: str, shots: list[tuple[str, str]], query: str) -> list[Message]:
     asked = [ask for ask, _ in shots] + [query]
-    asked[0] = f"{instruction.strip()}\n\n{asked[0]}" if instruction else asked[0]
+    asked[0] = f"{instruction}\n\n{asked[0]}" if instruction else asked[0]
     turns: list[Message] = []
     for ask, (_, reply) in zip(asked, shots, strict=False):
         turns += [("user", ask), ("assistant", reply)]

@@ -1,11 +1,12 @@
 """The part of the config that says where questions come from."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from mpdf_rllib.prompts import PROMPT_FILE
+from mpdf_rllib.prompts import resolved_prompts
 from mpdf_rllib.questions.families import Family, Split, generate_questions
 from mpdf_rllib.questions.files import MIN_TRAIN, Role, file_questions
 from mpdf_rllib.questions.question import Kind, Question
@@ -55,8 +56,12 @@ class QuestionsConfig(Section):
             raise ValueError("families have no end; give the numbers of train and test questions")
         return self
 
-    def of(self, split: Split) -> list[Question]:
+    def of(self, split: Split, prompts: Collection[str] = ()) -> list[Question]:
         """The questions of a split.
+
+        Args:
+            split: Whose questions.
+            prompts: What agents are asked with beside the questions' own prompts: no question is in their examples.
 
         Raises:
             ConfigError: More are asked for than there are.
@@ -65,19 +70,18 @@ class QuestionsConfig(Section):
         count = self.train if split == "train" else self.test
         if self.file is None:
             assert self.families is not None and count is not None
-            return generate_questions(self.families, split, count, self.seed)
+            return generate_questions(self.families, split, count, self.seed, prompts)
         files: dict[Split, str] = {"train": self.file.train, "test": self.file.test}
         columns: dict[Role, str] = {"text": self.file.columns.text, "answer": self.file.columns.answer}
         if self.file.columns.id is not None:
             columns["id"] = self.file.columns.id
-        return file_questions(files, columns, self.file.kind, self.file.prompts, split, count, self.seed)
+        return file_questions(files, columns, self.file.kind, (self.file.prompts, *prompts), split, count, self.seed)
 
     def resolved(self) -> "QuestionsConfig":
         """The same with the files' absolute paths."""
         if self.file is None:
             return self
         places = {"train": self.file.train, "test": self.file.test}
-        if self.file.prompts.endswith(PROMPT_FILE):
-            places["prompts"] = self.file.prompts
         absolute = {key: str(Path(place).expanduser().absolute()) for key, place in places.items()}
+        absolute["prompts"] = resolved_prompts(self.file.prompts)
         return self.model_copy(update={"file": self.file.model_copy(update=absolute)})

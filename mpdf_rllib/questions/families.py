@@ -5,7 +5,7 @@ the training or to the test split, so that no test question asks for a sum or pr
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import numpy as np
@@ -55,7 +55,9 @@ def _draw(family: Family, rng: np.random.Generator) -> tuple[int, int, str, int]
     return a, b, f"{a} {operator} {b}", a + b if operator == "+" else a * b
 
 
-def generate_questions(families: Sequence[Family], split: Split, count: int, seed: int = 0) -> list[Question]:
+def generate_questions(
+    families: Sequence[Family], split: Split, count: int, seed: int = 0, prompts: Collection[str] = ()
+) -> list[Question]:
     """Draws distinct questions, the families in turn; none is asked that the prompts' examples answer.
 
     Args:
@@ -63,6 +65,7 @@ def generate_questions(families: Sequence[Family], split: Split, count: int, see
         split: Which side of the split by numbers to draw from.
         count: How many questions, at least 1.
         seed: Of the draw; the split itself does not depend on it.
+        prompts: What else agents are asked with than the families' own prompts.
 
     Returns:
         `count` questions with distinct texts.
@@ -71,7 +74,7 @@ def generate_questions(families: Sequence[Family], split: Split, count: int, see
         ConfigError: A family has fewer distinct questions on this side of the split.
     """
     rng = np.random.default_rng([seed, split == "test"])
-    shown = set().union(*(load_prompts(family).questions for family in families))
+    shown = set().union(*(load_prompts(source).questions for source in (*families, *prompts)))
     questions: dict[str, Question] = {}
     misses = 0
     while len(questions) < count:

@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -35,7 +35,7 @@ def file_questions(
     files: Mapping[Split, str],
     columns: Mapping[Role, str],
     kind: Kind,
-    prompts: str,
+    prompts: Sequence[str],
     split: Split,
     count: int | None = None,
     seed: int = 0,
@@ -47,7 +47,7 @@ def file_questions(
         columns: Which column holds the question's text, its reference answer and, if any does, its id; otherwise the
             id is a hash of the text.
         kind: Which checker reads and compares the answers.
-        prompts: What the questions are asked with; see `load_prompts`.
+        prompts: What the questions are asked with, see `load_prompts`; the first are their own, the others an agent's.
         split: Whose questions.
         count: How many to draw, all by default. A smaller draw is the beginning of a larger one.
         seed: Of the draw.
@@ -62,7 +62,11 @@ def file_questions(
     if Path(files["train"]).absolute() == Path(files["test"]).absolute():
         raise DataError(f"questions.file: {files['test']} is both train and test; give each a file of its own")
     problems: list[_Problem] = []
-    first = {("text", _content(text)): f"the prompts {prompts}" for text in load_prompts(prompts).questions}
+    first = {
+        ("text", _content(text)): f"the prompts {source}"
+        for source in prompts
+        for text in load_prompts(source).questions
+    }
     questions: dict[Split, list[Question]] = {name: [] for name in files}
     for split_name, file in files.items():
         path = Path(file).absolute()
@@ -80,7 +84,7 @@ def file_questions(
                 complain(place, f"the same question is in {same_text}; leave one out")
             elif same_id != here:
                 complain(place, f"id {own_id!r} again, first in {same_id}; give each question its own")
-            question = Question(own_id, values["text"], values["answer"], kind, prompts)
+            question = Question(own_id, values["text"], values["answer"], kind, prompts[0])
             try:
                 question.reference  # noqa: B018
                 questions[split_name].append(question)

@@ -1,0 +1,34 @@
+"""Several models, each with an engine of its own."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from mpdf_rllib.engine.types import Engine, Generation, GenerationRequest
+
+
+class ModelRouter:
+    """Puts each request to its model's engine, which the first such request makes."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Engine]]) -> None:
+        """Makes no engine yet.
+
+        Args:
+            makers: What makes the engine of each model, by the model's name.
+        """
+        self._makers = makers
+        self._engines: dict[str, Engine] = {}
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Answers one request.
+
+        Raises:
+            EngineError: The request failed although it was tried again.
+        """
+        engine = self._engines.get(request.model)
+        if engine is None:
+            engine = self._engines[request.model] = self._makers[request.model]()
+        return await engine.generate(request)
+
+    async def close(self) -> None:
+        """Ends all engines. Idempotent."""
+        await asyncio.gather(*(engine.close() for engine in self._engines.values()))
