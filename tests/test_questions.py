@@ -4,6 +4,7 @@ from collections import Counter
 from fractions import Fraction
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,6 +75,21 @@ def test_no_question_is_asked_that_the_prompts_answer(split, all_but_the_shown):
     assert not asked & load_prompts("arithmetic").questions
 
 
+def test_a_family_that_is_exhausted_leaves_its_turns_to_the_others():
+    questions = generate_questions(["addition", "arithmetic"], "train", 300)
+    assert questions[:200] == generate_questions(["addition", "arithmetic"], "train", 200)
+    assert Counter(q.source for q in questions) == {"addition": 198, "arithmetic": 102}
+
+
+def test_no_question_is_asked_that_an_agents_own_prompts_answer(tmp_path):
+    drawn = generate_questions(["addition"], "test", 20)
+    own = tmp_path / "own.yaml"
+    shots = [[drawn[3].text, drawn[3].answer]]
+    own.write_text(yaml.safe_dump({"max_tokens": 9, "agents": [{"answer": shots, "refine": []}], "critic": []}))
+    again = generate_questions(["addition"], "test", 19, prompts=[str(own)])
+    assert again == drawn[:3] + drawn[4:]
+
+
 def test_the_draw_is_its_seeds():
     drawn = generate_questions(FAMILIES, "train", 40, seed=3)
     assert drawn == generate_questions(FAMILIES, "train", 40, seed=3)
@@ -84,7 +100,7 @@ def test_the_draw_is_its_seeds():
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_too_many_are_refused_by_the_configs_key(split):
     # 11 x 11 pairs and three operators make at most 363 questions on both sides.
-    with pytest.raises(ConfigError, match=rf"^questions\.{split}: 400 is more than the arithmetic family has"):
+    with pytest.raises(ConfigError, match=rf"^questions\.{split}: 400 is more than the \d+ that arithmetic have"):
         generate_questions(["arithmetic"], split, 400)
 
 

@@ -58,7 +58,7 @@ def _draw(family: Family, rng: np.random.Generator) -> tuple[int, int, str, int]
 def generate_questions(
     families: Sequence[Family], split: Split, count: int, seed: int = 0, prompts: Collection[str] = ()
 ) -> list[Question]:
-    """Draws distinct questions, the families in turn; none is asked that the prompts' examples answer.
+    """Draws distinct questions, the families in turn while they last; none is asked that the prompts' examples answer.
 
     Args:
         families: At least one family name.
@@ -71,21 +71,25 @@ def generate_questions(
         `count` questions with distinct texts.
 
     Raises:
-        ConfigError: A family has fewer distinct questions on this side of the split.
+        ConfigError: The families have fewer distinct questions on this side of the split.
     """
     rng = np.random.default_rng([seed, split == "test"])
     shown = set().union(*(load_prompts(source).questions for source in (*families, *prompts)))
     questions: dict[str, Question] = {}
+    lasting = list(families)
     misses = 0
     while len(questions) < count:
-        family = families[len(questions) % len(families)]
+        family = lasting[len(questions) % len(lasting)]
         a, b, text, answer = _draw(family, rng)
         if _split(a, b) != split or text in questions or text in shown:
             misses += 1
             if misses > 10_000:
+                lasting.remove(family)
+                misses = 0
+            if not lasting:
                 raise ConfigError(
-                    f"questions.{split}: {count} is more than the {family} family has in its {split} split; "
-                    "ask for fewer or add a family"
+                    f"questions.{split}: {count} is more than the {len(questions)} that {', '.join(families)} have in "
+                    f"their {split} split; ask for fewer or add a family"
                 )
             continue
         misses = 0
