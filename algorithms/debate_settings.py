@@ -14,6 +14,11 @@ def map_to_shared_policy(agent_id, episode, **kwargs) -> str:
     return POLICY
 
 
+def map_to_own_policy(agent_id, episode, **kwargs) -> str:
+    """Each agent has weights of its own [ours], called like it."""
+    return agent_id
+
+
 def set_up_for_debates(config: AlgorithmConfig) -> None:
     """Gives the config our env runner, callbacks and shared policy, and batches of 512 env steps of whole debates."""
     config.train_batch_size_per_learner = 512

@@ -60,7 +60,7 @@ class DebateSession:
         owned = [question for question in everything if owner(question.id, shard[1]) == shard[0]]
         if not owned:
             raise ConfigError(f"env runner {shard[0] + 1} of {shard[1]} owns no question; use fewer env runners")
-        self.agents = [f"agent_{i}" for i in range(len(team.members))]
+        self.agents = [agent_id(i) for i in range(len(team.members))]
         self.policy: Policy | None = None
         self._credit = Credit(credit, token_price, tie_tolerance)
         self._calibration = calibration
@@ -164,6 +164,11 @@ class DebateSession:
             # Earlier than the finalizer: a remote recording is written by executors, which stop before it runs.
             threading._register_atexit(self._end_engine)  # type: ignore[attr-defined]
         run(self._team.fill(self._engine, self.debates.tree, wanted))
+
+
+def agent_id(agent: int) -> str:
+    """How RLlib calls the agent of an index."""
+    return f"agent_{agent}"
 
 
 def _end(engine: Engine) -> None:

@@ -146,6 +146,8 @@ class AlgorithmSection(Section):
     objective: Literal["rank_matching", "log_policy"] = "rank_matching"
     """Of stage two: Eq. 4 on advantages [ours], or Eq. 3 as printed [paper]."""
     entropy_coeff: Annotated[float, Field(ge=0)] = 0.0
+    policies: Literal["shared", "per_agent"] = "shared"
+    """Whether all agents share one set of weights [paper], or each has its own [ours]."""
     env_runners: Annotated[int, Field(ge=0)] = 0
     """RLlib's remote env runners, which share the debates out; 0: they are held where the policy learns."""
     static_corpus: bool = False

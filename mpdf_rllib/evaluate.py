@@ -1,14 +1,15 @@
 """`python -m mpdf_rllib.evaluate`: plays every system on the held-out questions and prints the table."""
 
 import argparse
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from mpdf_rllib import cli, run_folder
-from mpdf_rllib.algorithms.checkpoints import load_module
+from mpdf_rllib.algorithms.checkpoints import load_modules
 from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.baselines.bounds import fit_calibration, informed_ceiling, oracle
 from mpdf_rllib.baselines.outcome import Outcome
@@ -40,14 +41,17 @@ def evaluate(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResul
     return results
 
 
-def greedy(network: MetaPolicyNetwork) -> Callable[[Observation, int], np.ndarray]:
-    """The network's most probable actions as a policy for `play`."""
+def greedy(networks: Sequence[MetaPolicyNetwork]) -> Callable[[Observation, int], np.ndarray]:
+    """The most probable actions of the one network, or of each agent's own, as a policy for `play`."""
 
     def act(observation: Observation, round_: int) -> np.ndarray:
-        shape = observation["own"].shape[:2]
-        flat = {key: torch.from_numpy(array).flatten(0, 1) for key, array in observation.items()}
-        with torch.no_grad():
-            return network(flat).argmax(-1).reshape(shape).numpy()
+        agents = observation["own"].shape[1]
+        actions = []
+        for agent, network in zip(range(agents), itertools.cycle(networks)):
+            seen = {key: torch.from_numpy(array[:, agent]) for key, array in observation.items()}
+            with torch.no_grad():
+                actions.append(network(seen).argmax(-1).numpy())
+        return np.stack(actions, -1)
 
     return act
 
@@ -90,12 +94,12 @@ def _learned(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResul
     warm_starts: list[Outcome] = []
     results = []
     for kind, paths in run_folder.read_checkpoints(config.run_path).items():
-        modules = [load_module(path) for path in paths]
+        trained = [load_modules(path, config.team.size) for path in paths]
         if not warm_starts:
-            warm_starts = [play(trees.test, greedy(module.reference), concede) for module in modules]
-        results.append(
-            SystemResult(_label(kind), tuple(play(trees.test, greedy(module.policy), concede) for module in modules))
-        )
+            references = [greedy([module.reference for module in modules]) for modules in trained]
+            warm_starts = [play(trees.test, policy, concede) for policy in references]
+        policies = [greedy([module.policy for module in modules]) for modules in trained]
+        results.append(SystemResult(_label(kind), tuple(play(trees.test, policy, concede) for policy in policies)))
     return [SystemResult(WARM_START, tuple(warm_starts)), *results]
 
 

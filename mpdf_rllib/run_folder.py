@@ -145,7 +145,7 @@ def _no_policies(run_path: Path, error: Exception) -> str:
 
 
 def _without_place(values: Any) -> Any:
-    """The settings with the places of recording and questions relative to the run folder's: all may be moved.
+    """The settings with the places of recording, questions and team relative to the run folder's: all may be moved.
 
     How the recording is shared out, and how fast and patiently an engine is asked, are no settings of what comes out.
     """
@@ -158,7 +158,7 @@ def _without_place(values: Any) -> Any:
             return {key: relative(entry) for key, entry in value.items()}
         return os.path.relpath(value, run) if isinstance(value, str) and os.path.isabs(value) else value
 
-    places = {key: relative(values.get(key)) for key in ("recording", "questions")}
+    places = {key: relative(values.get(key)) for key in ("recording", "questions", "team")}
     engine = values.get("engine")
     if isinstance(engine, dict):
         engine = {key: engine[key] for key in ("kind", "url", "args") if key in engine}

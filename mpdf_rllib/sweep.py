@@ -15,7 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mpdf_rllib import cli, run_folder
-from mpdf_rllib.algorithms.checkpoints import load_module
+from mpdf_rllib.algorithms.checkpoints import load_modules
 from mpdf_rllib.baselines.schedules import play
 from mpdf_rllib.config import AlgorithmSection, ExperimentConfig
 from mpdf_rllib.evaluate import greedy
@@ -70,7 +70,8 @@ def sweep(config: ExperimentConfig, fresh: bool = False) -> list[ComparedSetting
     unseen = trees.of_questions(validation)
     compared = []
     for name, of_setting in trials.items():
-        policies = [greedy(load_module(trial.checkpoint.path).policy) for trial in of_setting]
+        trained = [load_modules(trial.checkpoint.path, config.team.size) for trial in of_setting]
+        policies = [greedy([module.policy for module in modules]) for modules in trained]
         result = SystemResult(name, tuple(play(unseen, policy, config.team.concede) for policy in policies))
         iterations = np.mean([trial.metrics["training_iteration"] for trial in of_setting])
         compared.append(

@@ -13,6 +13,7 @@ from ray.tune.experiment import Trial
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mpdf_rllib import cli, run_folder
+from mpdf_rllib.algorithms.debate_settings import map_to_own_policy
 from mpdf_rllib.algorithms.softrankpo import SoftRankPO, SoftRankPOConfig
 from mpdf_rllib.asha import ResumedASHA
 from mpdf_rllib.baselines.bounds import fit_calibration
@@ -20,6 +21,7 @@ from mpdf_rllib.cluster import check_room, start_ray
 from mpdf_rllib.config import AlgorithmSection, ExperimentConfig
 from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.envs.debate_metrics import VALIDATION_ACCURACY
+from mpdf_rllib.envs.debate_session import agent_id
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.errors import EngineError, MPDFError
@@ -88,9 +90,12 @@ def algorithm_config(config: ExperimentConfig, env_config: dict[str, Any]) -> So
     settings = config.algorithm
     debates = len(env_config["questions"]()) * settings.passes
     cpus = _LIVE_CPUS if config.live else _CPUS
+    rllib_config = SoftRankPOConfig()
+    if settings.policies == "per_agent":
+        policies = [agent_id(agent) for agent in range(config.team.size)]
+        rllib_config.multi_agent(policies=policies, policy_mapping_fn=map_to_own_policy)
     return (
-        SoftRankPOConfig()
-        .environment(DeliberationEnv, env_config=env_config)
+        rllib_config.environment(DeliberationEnv, env_config=env_config)
         .env_runners(
             num_env_runners=settings.env_runners,
             num_envs_per_env_runner=math.ceil(debates / max(settings.env_runners, 1)),

@@ -29,7 +29,7 @@ def test_outcome_credit_follows_the_policy_as_soon_as_the_reference_is_frozen(fr
     index = {question.id: i for i, question in enumerate(tree.questions)}
     debates = DebateBatch(tree, runner.env.session.fill)
     debates.reset([index[question] for question in questions_of(episodes)])
-    policy = greedy(module.policy)
+    policy = greedy([module.policy])
     for turn in range(3):
         agents = [[episode.agent_episodes[agent] for agent in AGENTS] for episode in episodes]
         actions = np.array([[agent.get_actions()[turn] for agent in row] for row in agents])

@@ -45,7 +45,7 @@ def test_it_trains_and_plays_what_it_learned(team, credit):
     tree = random_tree(
         np.random.default_rng(0), team.agents, 2, refine_samples=team.refine_samples, refiner=team.refiner
     )
-    outcome = play(tree, greedy(network), team.concede)
+    outcome = play(tree, greedy([network]), team.concede)
     assert (outcome.actions.sum(-1) == team.agents * team.rounds).all()
 
 
