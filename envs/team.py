@@ -10,10 +10,13 @@ from mpdf_rllib.envs.debate_batch import Concede
 from mpdf_rllib.envs.features import FeatureTable, solution_table
 from mpdf_rllib.envs.solution import Solution, make_solution
 from mpdf_rllib.envs.solution_tree import SolutionTree
-from mpdf_rllib.prompts import VERDICTS, as_text, load_prompts
+from mpdf_rllib.prompts import VERDICTS, Prompts, as_text, load_prompts
 from mpdf_rllib.questions import Question, checking
 
 Refiner = Literal["author", "actor"]
+
+Prompt = str | tuple[Message, ...]
+"""Text to complete, or the turns of a chat."""
 
 
 @dataclass(frozen=True)
@@ -130,24 +133,43 @@ class Team:
             await asyncio.gather(*tasks.values(), return_exceptions=True)
             raise
 
+    def answer_prompt(self, author: int, question: Question) -> Prompt:
+        """What asks an agent for a first answer."""
+        agent = self.members[author]
+        turns = self._prompts(author, question).answer_turns(author, question.text, agent.shots, agent.persona)
+        return _rendered(agent, turns, "A:")
+
+    def refine_prompt(self, author: int, question: Question, draft: str) -> Prompt:
+        """What asks an agent to revise a draft, of which it is shown the answer or the solution."""
+        agent = self.members[author]
+        turns = self._prompts(author, question).refine_turns(author, question.text, draft, agent.shots, agent.persona)
+        return _rendered(agent, turns, "A:")
+
+    def critic_prompt(self, author: int, question: Question, solution: str) -> Prompt:
+        """What asks an agent's model for its verdict on a solution."""
+        turns = self._prompts(author, question).critic_turns(question.text, solution)
+        return _rendered(self.members[author], turns, "Verdict:")
+
+    def _prompts(self, author: int, question: Question) -> Prompts:
+        return load_prompts(self.members[author].prompts or question.source, question.kind)
+
     async def solve(
         self, engine: Engine, question: Question, position: Position, parent: Solution | None, table: FeatureTable
     ) -> Solution:
         """Writes one solution, a refinement of `parent` where there is one, and has it judged."""
         author = position.author
-        agent = self.members[author]
-        prompts = load_prompts(agent.prompts or question.source)
+        agent, prompts = self.members[author], self._prompts(author, question)
         if parent is None:
-            turns = prompts.answer_turns(author, question.text, agent.shots, agent.persona)
+            prompt = self.answer_prompt(author, question)
         else:
-            turns = prompts.refine_turns(author, question.text, parent.answer or "?", agent.shots, agent.persona)
+            draft = parent.answer if prompts.draft == "answer" else parent.text.strip()
+            prompt = self.refine_prompt(author, question, draft or "?")
         stop = () if agent.chat else ("\n",)
         sampling = SamplingParameters(agent.temperature, agent.top_p, prompts.max_tokens, stop)
-        request = GenerationRequest(_rendered(agent, turns, "A:"), sampling, position, model=agent.model)
-        generation = await engine.generate(request)
+        generation = await engine.generate(GenerationRequest(prompt, sampling, position, model=agent.model))
         critic = None
         if self.critic:
-            judged = _rendered(agent, prompts.critic_turns(question.text, generation.text.strip()), "Verdict:")
+            judged = self.critic_prompt(author, question, generation.text.strip())
             words = tuple(word.strip() for word in VERDICTS) if agent.chat else VERDICTS
             critic = await engine.generate(
                 GenerationRequest(judged, SamplingParameters(), position, words, model=agent.model)
@@ -166,5 +188,5 @@ class Team:
         )
 
 
-def _rendered(agent: Agent, turns: list[Message], label: str) -> str | tuple[Message, ...]:
+def _rendered(agent: Agent, turns: list[Message], label: str) -> Prompt:
     return tuple(turns) if agent.chat else as_text(turns, label)

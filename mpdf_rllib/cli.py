@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.config_file import load_config
 from mpdf_rllib.errors import MPDFError
 from mpdf_rllib.ray_job import passing_places
+from mpdf_rllib.shown_prompts import shown_prompts
 
 console = Console(stderr=True)
 """Progress and messages."""
@@ -28,7 +30,7 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     arguments.add_argument(
         "--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="replace a value of the file"
     )
-    arguments.add_argument("--dry-run", action="store_true", help="print the resolved config and stop")
+    arguments.add_argument("--dry-run", action="store_true", help="print the resolved config and the prompts, and stop")
     return arguments
 
 
@@ -47,6 +49,8 @@ def main(
         _warn_of_passing_places(config)
         if options.dry_run:
             sys.stdout.write(config.to_yaml())
+            for heading, text in shown_prompts(config):
+                sys.stdout.write(textwrap.indent(f"\n{heading}\n\n{text}\n", "# ", lambda line: True))
         else:
             command(config, options)
     except MPDFError as error:

@@ -10,6 +10,7 @@ from mpdf_rllib.config import CreditConfig
 from mpdf_rllib.config_file import load_config
 from mpdf_rllib.envs.team import Agent, Team
 from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.prompts import load_prompts
 from mpdf_rllib.trials import algorithm_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -264,8 +265,23 @@ def test_dry_run_prints_the_resolved_config_and_does_nothing(name, file, tmp_pat
     monkeypatch.chdir(tmp_path)
     result = command(name, "--config", file, "--set", "seeds=2", "--dry-run", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == load_config(file, ["seeds=2"]).to_yaml()
+    config = load_config(file, ["seeds=2"])
+    assert result.stdout.startswith(config.to_yaml())
+    assert yaml.safe_load(result.stdout) == config.model_dump(mode="json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.yaml"]
+
+
+def test_dry_run_shows_the_prompts_that_agents_are_asked_with(file, tmp_path):
+    agents = "[{prompts: addition, shots: 1}, {prompt: chat, persona: You are an accountant.}]"
+    overrides = ["--set", f"team.agents={agents}", "--set", "team.critic=true"]
+    shown = command("train", "--config", file, *overrides, "--dry-run", cwd=tmp_path).stdout
+    shot = load_prompts("addition").answer[0][0]
+    assert (
+        f"# agent 0, addition: first answer\n# \n# Q: {shot[0]}\n# A: {shot[1]}\n# \n# Q: {{question}}\n# A:" in shown
+    )
+    assert "# agent 1, arithmetic: refinement\n# \n# [user] You are an accountant.\n# \n# Draft: " in shown
+    assert "# Q: {question}\n# A: {solution}\n# Verdict:\n" in shown
+    assert shown.count("# agent 0, ") == 3
 
 
 @pytest.mark.parametrize(

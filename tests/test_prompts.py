@@ -1,9 +1,11 @@
 import hashlib
+from typing import get_args
 
 import pytest
 
 from mpdf_rllib.errors import DataError
 from mpdf_rllib.prompts import VERDICTS, Prompts, as_text, load_prompts
+from mpdf_rllib.questions import Kind
 
 FAMILIES = ("multiplication", "addition", "arithmetic")
 
@@ -218,6 +220,14 @@ def test_prompts_without_examples_say_what_to_do():
         prompts.instructions, ["Q: 1 + 1", "Draft: 3\nQ: 1 + 1", "Q: 1 + 1\nA: 3"], asked, strict=True
     ):
         assert turns == [("user", f"{instruction}\n\n{query}")]
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_each_kind_of_questions_has_instructions_of_its_own(kind):
+    instructions = load_prompts("generic", kind).instructions
+    assert all(text == text.strip() != "" for text in instructions)
+    others = {text for other in get_args(Kind) if other != kind for text in load_prompts("generic", other).instructions}
+    assert not set(instructions[:2]) & others
 
 
 def test_an_instruction_opens_the_first_example():

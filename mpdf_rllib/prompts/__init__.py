@@ -1,4 +1,4 @@
-"""Prompts: one YAML file a question source, rendered as plain completion or as chat turns."""
+"""Prompts: files, read here and rendered as plain completion or as chat turns."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -14,8 +14,13 @@ from mpdf_rllib.errors import DataError
 
 Shot = TypeVar("Shot")
 
+Draft = Literal["answer", "solution"]
+
 VERDICTS = (" right", " wrong")
 """The critic's words, [correct, incorrect]."""
+
+ROLES = ("answer", "refine", "critic")
+"""What a model is asked for: a first answer, a refinement of a draft, a verdict on a solution."""
 
 _PROMPT_FILE = (".yaml", ".yml")
 """What the path of a file of prompts ends in, and the name of packaged prompts does not."""
@@ -30,6 +35,7 @@ class Prompts:
         refine: Per agent, the shots of a refinement as (draft, question, answer).
         critic: Shots of the verdict as (question, answer, verdict).
         max_tokens: Bound on the tokens of a solution.
+        draft: Whether a refinement is shown its draft's answer alone, or the whole solution.
         instructions: What opens the prompt of a first answer, a refinement and a verdict; "" for nothing.
     """
 
@@ -38,6 +44,7 @@ class Prompts:
     critic: tuple[tuple[str, str, str], ...]
     max_tokens: int
     instructions: tuple[str, str, str] = ("", "", "")
+    draft: Draft = "answer"
 
     @property
     def questions(self) -> set[str]:
@@ -95,7 +102,8 @@ class _Book(_Part):
     max_tokens: Annotated[int, Field(ge=1)]
     agents: Annotated[tuple[_Agent, ...], Field(min_length=1)]
     critic: tuple[tuple[str, str, Literal["right", "wrong"]], ...]
-    instructions: _Instructions = _Instructions()
+    instructions: _Instructions | Literal["by kind"] = _Instructions()
+    draft: Draft = "answer"
 
 
 def resolved_prompts(source: str) -> str:
@@ -104,14 +112,17 @@ def resolved_prompts(source: str) -> str:
 
 
 @cache
-def load_prompts(source: str) -> Prompts:
-    """Reads the prompts of a question source.
+def load_prompts(source: str, kind: str = "number") -> Prompts:
+    """Reads prompts.
 
     Args:
         source: The name of packaged prompts, or the path of a .yaml file in their format: `max_tokens`; `agents`, each
             with the examples `answer: [[question, answer], ...]` and `refine: [[draft, question, answer], ...]`;
             `critic: [[question, answer, right or wrong], ...]`; and, where the examples (none of which need be there)
-            do not say what to do, `instructions: {answer: ..., refine: ..., critic: ...}`.
+            do not say what to do, `instructions: {answer: ..., refine: ..., critic: ...}`, or `by kind` for the
+            packaged ones; and `draft: solution` where a refinement is to be shown all of its draft, by default its
+            answer.
+        kind: Of the questions.
 
     Raises:
         DataError: There are no such prompts, or the file has another format; names all wrong keys.
@@ -128,12 +139,17 @@ def load_prompts(source: str) -> Prompts:
     except ValidationError as error:
         wrong = [f"  {'.'.join(map(str, detail['loc']))}: {detail['msg'].lower()}" for detail in error.errors()]
         raise DataError("\n".join([f"prompts {source}:", *wrong])) from error
+    instructions = book.instructions
+    if instructions == "by kind":
+        by_role = {role: (packaged / kind / f"{role}.txt").read_text(encoding="utf-8").strip() for role in ROLES}
+        instructions = _Instructions.model_validate(by_role)
     return Prompts(
         answer=tuple(agent.answer for agent in book.agents),
         refine=tuple(agent.refine for agent in book.agents),
         critic=book.critic,
         max_tokens=book.max_tokens,
-        instructions=(book.instructions.answer, book.instructions.refine, book.instructions.critic),
+        instructions=(instructions.answer, instructions.refine, instructions.critic),
+        draft=book.draft,
     )
 
 

@@ -77,6 +77,13 @@ class QuestionsConfig(Section):
             columns["id"] = self.file.columns.id
         return file_questions(files, columns, self.file.kind, (self.file.prompts, *prompts), split, count, self.seed)
 
+    @property
+    def prompts(self) -> list[tuple[str, Kind]]:
+        """What the questions are asked with, and their kinds."""
+        if self.file is None:
+            return [(family, "number") for family in self.families or ()]
+        return [(self.file.prompts, self.file.kind)]
+
     def resolved(self) -> "QuestionsConfig":
         """The same with the files' absolute paths."""
         if self.file is None:
