@@ -1,9 +1,14 @@
 """The meta-policy's network; plain PyTorch, usable without RLlib."""
 
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mpdf_rllib.envs.debate import CONCEDE, NUM_ACTIONS
+from mpdf_rllib.envs.debate_batch import Observation
 from mpdf_rllib.envs.features import IS_TARGET
 
 ILLEGAL_LOGIT = -1e9
@@ -19,15 +24,21 @@ class MetaPolicyNetwork(nn.Module):
     to peer j.
     """
 
-    def __init__(self, num_features: int, dim: int = 48, heads: int = 2):
+    seen: Tensor
+
+    def __init__(self, num_features: int, dim: int = 48, heads: int = 2, left_out: Sequence[int] = ()):
         """Makes the network.
 
         Args:
             num_features: D, entries of z.
             dim: Width of every layer, a multiple of `heads`.
             heads: Of the attention.
+            left_out: Entries of z that it does not see.
         """
         super().__init__()
+        seen = torch.ones(num_features)
+        seen[list(left_out)] = 0
+        self.register_buffer("seen", seen, persistent=False)
         self.query = nn.Linear(num_features, dim)
         self.key_value = nn.Linear(num_features, dim)
         # The learned extra key keeps an agent without peers finite.
@@ -54,6 +65,7 @@ class MetaPolicyNetwork(nn.Module):
         else:
             target = torch.eye(num_peers, device=peers.device).expand(len(own), -1, -1)
 
+        own, peers = own * self.seen, peers * self.seen
         query, key_value = self.query(own), self.key_value(peers)
         heard, _ = self.attention(
             query.unsqueeze(1), key_value, key_value, key_padding_mask=observation["peer_mask"] == 0, need_weights=False
@@ -64,3 +76,18 @@ class MetaPolicyNetwork(nn.Module):
         kinds = self.action_type(torch.arange(num_actions, device=own.device).clamp(max=CONCEDE))
         scores = self.score(context.unsqueeze(1) + kinds + self.candidate(starts_from)).squeeze(-1)
         return torch.where(legal > 0, scores, ILLEGAL_LOGIT)
+
+
+def greedy(networks: Sequence[MetaPolicyNetwork]) -> Callable[[Observation, int], np.ndarray]:
+    """The most probable actions of the one network, or of each agent's own: (observation, round) -> actions (B, N)."""
+
+    def act(observation: Observation, round_: int) -> np.ndarray:
+        agents = observation["own"].shape[1]
+        actions = []
+        for agent, network in zip(range(agents), itertools.cycle(networks)):
+            seen = {key: torch.from_numpy(array[:, agent]) for key, array in observation.items()}
+            with torch.no_grad():
+                actions.append(network(seen).argmax(-1).numpy())
+        return np.stack(actions, -1)
+
+    return act

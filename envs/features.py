@@ -7,12 +7,13 @@ trace would be a verifier, not meta-cognition.
 
 import math
 import string
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from mpdf_rllib.engine.types import Generation
+from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.questions import Answer, Kind
 
 
@@ -20,6 +21,8 @@ class Feature(NamedTuple):
     name: str
     low: float
     high: float
+    part: str
+    """Of z: what `algorithm.left_out` leaves out together."""
     source: str
     """[paper] for what is told there, [ours] for all else, such as how it is put into numbers."""
 
@@ -29,37 +32,47 @@ FeatureTable = tuple[Feature, ...]
 LETTERS = string.ascii_lowercase[:10]
 """Of the choices that have an entry of their own."""
 
-_VALID = Feature("valid", 0, 1, "[ours] z_ans: the answer could be parsed")
-_SCALAR = Feature("answer", -1, 1, "[paper] z_ans: the number; [ours] as sign(x) log(1 + |x|) / log(10^6), clipped")
-_CHOICES = tuple(Feature(f"choice_{letter}", 0, 1, "[paper] z_ans: the choice, one-hot") for letter in LETTERS)
+_VALID = Feature("valid", 0, 1, "z_ans", "[ours] z_ans: the answer could be parsed")
+_SCALAR = Feature(
+    "answer", -1, 1, "z_ans", "[paper] z_ans: the number; [ours] as sign(x) log(1 + |x|) / log(10^6), clipped"
+)
+_CHOICES = tuple(Feature(f"choice_{letter}", 0, 1, "z_ans", "[paper] z_ans: the choice, one-hot") for letter in LETTERS)
 _PROFILE = (
-    Feature("steps", 0, 1, "[ours] z_prof measured from the trace: lines / 16, at most 1"),
-    Feature("additive_operators", 0, 1, "[ours] z_prof measured: count of + and - between operands / 8, at most 1"),
-    Feature("multiplicative_operators", 0, 1, "[ours] z_prof measured: count of * and / / 8, at most 1"),
-    Feature("length", 0, 1, "[ours] z_prof measured: generated tokens / their bound"),
-    Feature("cut_off", 0, 1, "[ours] z_prof measured: the text hit its bound of tokens"),
+    Feature("steps", 0, 1, "z_prof", "[ours] z_prof measured from the trace: lines / 16, at most 1"),
+    Feature(
+        "additive_operators", 0, 1, "z_prof", "[ours] z_prof measured: count of + and - between operands / 8, at most 1"
+    ),
+    Feature("multiplicative_operators", 0, 1, "z_prof", "[ours] z_prof measured: count of * and / / 8, at most 1"),
+    Feature("length", 0, 1, "z_prof", "[ours] z_prof measured: generated tokens / their bound"),
+    Feature("cut_off", 0, 1, "z_prof", "[ours] z_prof measured: the text hit its bound of tokens"),
 )
 _CRITIC = (
     Feature(
-        "critic_correct", 0, 1, "[paper] z_conf: the critic's verdict, [ours] as a probability; 0.5 without critic"
+        "critic_correct",
+        0,
+        1,
+        "z_conf",
+        "[paper] z_conf: the critic's verdict, [ours] as a probability; 0.5 without critic",
     ),
-    Feature("critic_entropy", 0, 1, "[ours] z_conf: entropy of the verdict in bits; 1 without critic"),
+    Feature("critic_entropy", 0, 1, "z_conf", "[ours] z_conf: entropy of the verdict in bits; 1 without critic"),
 )
 _LIKELIHOOD = (
-    Feature("mean_probability", 0, 1, "[ours] z_lp: exp of the mean token log-probability"),
-    Feature("min_probability", 0, 1, "[ours] z_lp: exp of the smallest token log-probability"),
-    Feature("answer_probability", 0, 1, "[ours] z_lp: exp of the mean over the answer's own tokens"),
+    Feature("mean_probability", 0, 1, "z_lp", "[ours] z_lp: exp of the mean token log-probability"),
+    Feature("min_probability", 0, 1, "z_lp", "[ours] z_lp: exp of the smallest token log-probability"),
+    Feature("answer_probability", 0, 1, "z_lp", "[ours] z_lp: exp of the mean over the answer's own tokens"),
 )
 _CHAIN = (
-    Feature("depth", 0, 1, "[ours] refinements before it / rounds"),
-    Feature("repeats_parent", 0, 1, "[ours] the refinement kept its draft's answer"),
+    Feature("depth", 0, 1, "chain", "[ours] refinements before it / rounds"),
+    Feature("repeats_parent", 0, 1, "chain", "[ours] the refinement kept its draft's answer"),
 )
 DEBATE_FEATURES = (
-    Feature("agreement", 0, 1, "[ours] social: share of the other agents with an equal answer"),
-    Feature("is_plurality", 0, 1, "[ours] social: the answer is the team's present consensus"),
-    Feature("round", 0, 1, "[ours] rounds played / rounds"),
-    Feature("same_answer", 0, 1, "[ours] the answer equals the observer's; 1 in one's own z where it is parsed"),
-    Feature("is_target", 0, 1, "[ours] the peer whom Concede would adopt; 0 in one's own z"),
+    Feature("agreement", 0, 1, "social", "[ours] social: share of the other agents with an equal answer"),
+    Feature("is_plurality", 0, 1, "social", "[ours] social: the answer is the team's present consensus"),
+    Feature("round", 0, 1, "round", "[ours] rounds played / rounds"),
+    Feature(
+        "same_answer", 0, 1, "social", "[ours] the answer equals the observer's; 1 in one's own z where it is parsed"
+    ),
+    Feature("is_target", 0, 1, "social", "[ours] the peer whom Concede would adopt; 0 in one's own z"),
 )
 IS_TARGET = -1
 """Where `is_target` stands in z."""
@@ -73,7 +86,7 @@ def solution_table(kinds: Collection[Kind] = frozenset[Kind](["number"]), author
         authors: How many agents may have written it where they differ; 0 where they are alike, and it is not told.
     """
     answer = (*([_SCALAR] if set(kinds) - {"choice"} else []), *(_CHOICES if "choice" in kinds else ()))
-    author = tuple(Feature(f"author_{i}", 0, 1, f"[ours] agent {i} wrote it") for i in range(authors))
+    author = tuple(Feature(f"author_{i}", 0, 1, "author", f"[ours] agent {i} wrote it") for i in range(authors))
     return (_VALID, *answer, *_PROFILE, *_CRITIC, *_LIKELIHOOD, *_CHAIN, *author)
 
 
@@ -84,6 +97,22 @@ NUMBERS = solution_table()
 def bounds(table: FeatureTable) -> tuple[np.ndarray, np.ndarray]:
     """The least and the greatest values, float32, each of shape (len(table),)."""
     return np.array([f.low for f in table], np.float32), np.array([f.high for f in table], np.float32)
+
+
+def entries_of(names: Iterable[str], table: FeatureTable) -> list[int]:
+    """Where the entries with these names, or of the parts with these names, stand in a table.
+
+    Raises:
+        ConfigError: There is no such entry or part.
+    """
+    entries = []
+    for name in names:
+        found = [index for index, feature in enumerate(table) if name in (feature.name, feature.part)]
+        if not found:
+            known = list(dict.fromkeys([*(f.part for f in table), *(f.name for f in table)]))
+            raise ConfigError(f"algorithm.left_out: {name!r}: no part or entry of z; give some of {', '.join(known)}")
+        entries += found
+    return sorted(set(entries))
 
 
 def as_vector(table: FeatureTable, values: Mapping[str, float]) -> np.ndarray:

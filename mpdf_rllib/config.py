@@ -162,6 +162,8 @@ class AlgorithmSection(Section):
     """Agent steps."""
     lr: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
+    left_out: list[str] = []
+    """Entries of z, or whole parts of it, that the policy does not see; see `mpdf_rllib.envs.features`."""
     dim: Annotated[int, Field(ge=2)] = 48
     """Width of the policy network."""
     heads: Annotated[int, Field(ge=1)] = 2

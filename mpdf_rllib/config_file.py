@@ -18,22 +18,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
     """Reads a config file and resolves its places.
 
     Args:
-        path: A YAML file.
+        path: A YAML file. Its key `extends`, a path from its folder, names a file whose values it has where it gives
+            none of its own, section by section.
         overrides: "a.b=c" settings that replace the file's, values in YAML.
 
     Raises:
         ConfigError: Names every wrong key at once, with its value and, for an unknown one, the nearest known.
     """
-    try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise ConfigError(f"config {path}: {error.strerror}; give an existing YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"config {path} holds {type(values).__name__}, not keys and values; see tuned_examples/math.yaml"
-        )
+    values = _values(Path(path), ())
     for override in overrides:
         _override(values, override)
     try:
@@ -41,6 +33,38 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
     except ValidationError as error:
         lines = [_explain(detail) for detail in error.errors()]
         raise ConfigError(f"config {path}:\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def _values(path: Path, extended: tuple[Path, ...]) -> dict[str, Any]:
+    """The file's values over those of the files that it extends; `extended` are those that led to it."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        named = f", which {extended[-1]} extends" if extended else ""
+        raise ConfigError(f"config {path}{named}: {error.strerror}; give an existing YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"config {path} holds {type(values).__name__}, not keys and values; see tuned_examples/math.yaml"
+        )
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f"config {path}: extends: {base!r}: give the path of a YAML file, from this one's folder")
+    if (path.parent / base).resolve() in {file.resolve() for file in (*extended, path)}:
+        raise ConfigError(f"config {path}: extends: {base}: it extends itself; take one of the two out")
+    return _merged(_values(path.parent / base, (*extended, path)), values)
+
+
+def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    both = {key: _merged(base[key], values[key]) for key in base if _are_sections(base[key], values.get(key))}
+    return base | values | both
+
+
+def _are_sections(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)
 
 
 def _override(values: dict[str, Any], override: str) -> None:

@@ -1,16 +1,11 @@
 """`python -m mpdf_rllib.evaluate`: plays every system on the held-out questions and prints the table."""
 
 import argparse
-import itertools
 import sys
-from collections.abc import Callable, Sequence
-
-import numpy as np
-import torch
 
 from mpdf_rllib import cli, run_folder
 from mpdf_rllib.algorithms.checkpoints import load_modules
-from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
+from mpdf_rllib.algorithms.meta_policy import greedy
 from mpdf_rllib.baselines.bounds import fit_calibration, informed_ceiling, oracle
 from mpdf_rllib.baselines.outcome import Outcome
 from mpdf_rllib.baselines.schedules import always_refine, best_schedule, play, play_schedule
@@ -19,8 +14,8 @@ from mpdf_rllib.baselines.votes import highest_logprob, nodes_to_depth, pluralit
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.envs.debate import ACTIONS
-from mpdf_rllib.envs.debate_batch import Observation
 from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.feature_values import ablation_table, auroc_table, leave_each_out
 from mpdf_rllib.record import RecordedTrees, record
 from mpdf_rllib.results import SystemResult, results_table, write_results
 
@@ -39,21 +34,6 @@ def evaluate(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResul
     with run_folder.writing(config.run_path):
         write_results(config.run_path / run_folder.RESULTS, results, [question.id for question in trees.test.questions])
     return results
-
-
-def greedy(networks: Sequence[MetaPolicyNetwork]) -> Callable[[Observation, int], np.ndarray]:
-    """The most probable actions of the one network, or of each agent's own, as a policy for `play`."""
-
-    def act(observation: Observation, round_: int) -> np.ndarray:
-        agents = observation["own"].shape[1]
-        actions = []
-        for agent, network in zip(range(agents), itertools.cycle(networks)):
-            seen = {key: torch.from_numpy(array[:, agent]) for key, array in observation.items()}
-            with torch.no_grad():
-                actions.append(network(seen).argmax(-1).numpy())
-        return np.stack(actions, -1)
-
-    return act
 
 
 def _rules(trees: RecordedTrees) -> list[SystemResult]:
@@ -127,10 +107,23 @@ def _command(config: ExperimentConfig, options: argparse.Namespace) -> None:
         raise ConfigError(f"sweep: it has no policy of its own; evaluate the {run_folder.BEST} that `train` writes")
     run_folder.check(config)
     run_folder.read_checkpoints(config.run_path)
-    print_table(config, evaluate(config, record(config)))
+    trees = record(config)
+    if options.features:
+        cli.output.print(auroc_table(trees.test))
+        cli.output.print(ablation_table(config, leave_each_out(config, trees)))
+    else:
+        print_table(config, evaluate(config, trees))
+
+
+def _arguments() -> argparse.ArgumentParser:
+    arguments = cli.parser("evaluate", "Play every system on the held-out questions and print the table.")
+    arguments.add_argument(
+        "--features",
+        action="store_true",
+        help="print what each entry of the state tells of correctness, and what training without each part loses",
+    )
+    return arguments
 
 
 if __name__ == "__main__":
-    sys.exit(
-        cli.main(cli.parser("evaluate", "Play every system on the held-out questions and print the table."), _command)
-    )
+    sys.exit(cli.main(_arguments(), _command))

@@ -16,9 +16,9 @@ from rich.table import Table
 
 from mpdf_rllib import cli, run_folder
 from mpdf_rllib.algorithms.checkpoints import load_modules
+from mpdf_rllib.algorithms.meta_policy import greedy
 from mpdf_rllib.baselines.schedules import play
 from mpdf_rllib.config import AlgorithmSection, ExperimentConfig
-from mpdf_rllib.evaluate import greedy
 from mpdf_rllib.questions import Question
 from mpdf_rllib.record import record
 from mpdf_rllib.results import Estimate, SystemResult, accuracy, shown

@@ -23,6 +23,7 @@ from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.envs.debate_metrics import VALIDATION_ACCURACY
 from mpdf_rllib.envs.debate_session import agent_id
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
+from mpdf_rllib.envs.features import DEBATE_FEATURES, entries_of
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.errors import EngineError, MPDFError
 from mpdf_rllib.questions import Question
@@ -88,7 +89,9 @@ def run_trials(
 def algorithm_config(config: ExperimentConfig, env_config: dict[str, Any]) -> SoftRankPOConfig:
     """The experiment's RLlib config on the questions of an env config, for `build_algo()` or a Tuner."""
     settings = config.algorithm
-    debates = len(env_config["questions"]()) * settings.passes
+    questions = env_config["questions"]()
+    debates = len(questions) * settings.passes
+    left_out = entries_of(settings.left_out, env_config["team"].table(questions) + DEBATE_FEATURES)
     cpus = _LIVE_CPUS if config.live else _CPUS
     rllib_config = SoftRankPOConfig()
     if settings.policies == "per_agent":
@@ -116,7 +119,7 @@ def algorithm_config(config: ExperimentConfig, env_config: dict[str, Any]) -> So
             weight_decay=settings.weight_decay,
             train_batch_size_per_learner=debates * config.team.rounds,
         )
-        .rl_module(model_config={"dim": settings.dim, "heads": settings.heads})
+        .rl_module(model_config={"dim": settings.dim, "heads": settings.heads, "left_out": left_out})
     )
 
 

@@ -54,6 +54,36 @@ def test_the_resolved_config_is_a_config(path, tmp_path):
     assert load_config(resolved) == config
 
 
+def test_a_config_has_what_it_does_not_say_of_the_one_that_it_extends(file, tmp_path):
+    (tmp_path / "middle.yaml").write_text(f"extends: {file.name}\nteam: {{rounds: 2, agents: 4}}\nseeds: 7\n")
+    (tmp_path / "deep").mkdir()
+    own = tmp_path / "deep" / "own.yaml"
+    own.write_text("extends: ../middle.yaml\nname: own\nteam: {agents: [{shots: 1}, {shots: 2}]}\n")
+    config, base = load_config(own, ["team.rounds=3"]), load_config(file)
+    assert (config.name, config.seeds, config.team.rounds, config.team.critic) == ("own", 7, 3, False)
+    assert [agent.shots for agent in config.team.members] == [1, 2]
+    assert config.questions == base.questions
+
+
+@pytest.mark.parametrize(
+    ("extends", "message"),
+    [
+        ("none.yaml", r"config .*none\.yaml, which .*own\.yaml extends: No such file"),
+        ("3", r"config .*own\.yaml: extends: 3: give the path"),
+        ("own.yaml", r"config .*own\.yaml: extends: own\.yaml: it extends itself"),
+        ("other.yaml", r"config .*other\.yaml: extends: own\.yaml: it extends itself"),
+        ("wrong.yaml", r"config .*own\.yaml:\n  team\.agnets: unknown key; did you mean agents\?"),
+    ],
+)
+def test_a_config_that_cannot_be_extended_is_named(file, tmp_path, extends, message):
+    own = tmp_path / "own.yaml"
+    own.write_text(f"extends: {extends}\nname: own\n")
+    (tmp_path / "other.yaml").write_text("extends: own.yaml\n")
+    (tmp_path / "wrong.yaml").write_text(f"extends: {file.name}\nteam: {{agnets: 3}}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_config(own)
+
+
 def keys_of(values: dict, prefix: str = "") -> set[str]:
     nested = [keys_of(value, f"{prefix}{key}.") for key, value in values.items() if isinstance(value, dict)]
     return {f"{prefix}{key}" for key in values}.union(*nested)

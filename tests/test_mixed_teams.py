@@ -13,6 +13,7 @@ from rllib_fixtures import debate_config, small_config
 from mpdf_rllib import train
 from mpdf_rllib.algorithms.checkpoints import load_modules
 from mpdf_rllib.algorithms.debate_settings import map_to_own_policy
+from mpdf_rllib.algorithms.meta_policy import greedy
 from mpdf_rllib.config_file import load_config
 from mpdf_rllib.engine import GenerationRequest, RecordingEngine, generate_many, run
 from mpdf_rllib.engine.model_router import ModelRouter
@@ -22,7 +23,7 @@ from mpdf_rllib.envs.debate import CONCEDE, PERSIST, REFINE
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.team import Agent, Team
 from mpdf_rllib.errors import ConfigError
-from mpdf_rllib.evaluate import evaluate, greedy
+from mpdf_rllib.evaluate import evaluate
 from mpdf_rllib.prompts import load_prompts
 from mpdf_rllib.record import record
 

@@ -112,7 +112,7 @@ def test_rllib_trains_on_the_registered_ids(ray_instance, name):
 def test_the_reference_page_lists_the_features_as_they_are():
     cells = re.findall(r"^\s*\| `(\w+)` \| (\S+) to (\S+) \| (.+) \|$", DeliberationEnv.__doc__, re.MULTILINE)
     rows = [(name, float(low), float(high), meaning) for name, low, high, meaning in cells]
-    assert rows == [tuple(feature) for feature in FEATURES]
+    assert rows == [(feature.name, feature.low, feature.high, feature.source) for feature in FEATURES]
     assert f"D = {len(FEATURES)}:" in DeliberationEnv.__doc__
 
 

@@ -7,6 +7,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis.target_network_api import TARGET_NETWORK_ACTION_DIST_INPUTS
 from rllib_fixtures import debate_config, questions_of, small_config
 
+from mpdf_rllib.algorithms.meta_policy import greedy
 from mpdf_rllib.algorithms.softrankpo import POLICY, soft_rank_advantages
 from mpdf_rllib.algorithms.softrankpo.losses import log_policy_loss, rank_matching_loss
 from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ADVANTAGES, LABELS, PREFERENCE, ActionAdvantages
@@ -14,7 +15,6 @@ from mpdf_rllib.envs.credit import outcome_credit
 from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
-from mpdf_rllib.evaluate import greedy
 
 AGENTS = ("agent_0", "agent_1", "agent_2")
 

@@ -5,6 +5,7 @@ import pytest
 from debate_fixtures import linear_policy, nothing_is_missing, random_tree
 from rllib_fixtures import debate_config, small_config
 
+from mpdf_rllib.algorithms.meta_policy import greedy
 from mpdf_rllib.algorithms.softrankpo import POLICY
 from mpdf_rllib.baselines.schedules import play
 from mpdf_rllib.config_file import load_config
@@ -14,7 +15,6 @@ from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import ConfigError
-from mpdf_rllib.evaluate import greedy
 from mpdf_rllib.record import record
 
 TEAMS = {

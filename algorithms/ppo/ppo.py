@@ -21,14 +21,14 @@ from mpdf_rllib.errors import DataError
 class PPOMetaPolicyRLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     """The meta-policy with a critic, a network of its own on own z and the mean of the peers' [ours].
 
-    Model config: `dim` and `heads` of the `MetaPolicyNetwork`, and `warm_start`, the state dict that it starts from, on
-    learners and env runners alike; the critic's hidden layer is as wide.
+    Model config: `dim`, `heads` and `left_out` of the `MetaPolicyNetwork`, and `warm_start`, the state dict that it
+    starts from, on learners and env runners alike; the critic's hidden layer is as wide.
     """
 
     @override(TorchRLModule)
     def setup(self):
         num_features, dim = self.observation_space["own"].shape[-1], self.model_config["dim"]
-        self.policy = MetaPolicyNetwork(num_features, dim, self.model_config["heads"])
+        self.policy = MetaPolicyNetwork(num_features, dim, self.model_config["heads"], self.model_config["left_out"])
         self.policy.load_state_dict(self.model_config["warm_start"])
         self.critic = nn.Sequential(nn.Linear(2 * num_features, dim), nn.GELU(), nn.Linear(dim, 1))
 

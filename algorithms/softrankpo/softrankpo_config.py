@@ -3,7 +3,7 @@
 import difflib
 from functools import partial
 from numbers import Integral, Real
-from typing import Literal
+from typing import Any, Literal
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -123,8 +123,8 @@ class SoftRankPOConfig(AlgorithmConfig):
 
     @property
     @override(AlgorithmConfig)
-    def _model_config_auto_includes(self) -> dict[str, int]:
-        return {"dim": 48, "heads": 2}
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        return {"dim": 48, "heads": 2, "left_out": ()}
 
     @override(AlgorithmConfig)
     def get_default_learner_class(self):
