@@ -1,6 +1,7 @@
 """A scripted OpenAI-compatible server on localhost, which answers as vLLM's does and fails as it is told to."""
 
 import asyncio
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from mpdf_rllib.engine import GenerationRequest, Position, SamplingParameters
 from mpdf_rllib.engine.endpoint_engine import EndpointEngine
+from mpdf_rllib.engine.scripted import answer_like_a_small_model
 
 MODEL = "small"
 VOCABULARY = {" Correct": 11, " Incorrect": 12, "Correct": 21, "Incorrect": 22, " Corr": 11}
@@ -20,7 +23,7 @@ Fault = Callable[[web.Request], Any]
 
 
 class ScriptedServer:
-    """Answers each prompt with " 4 five"; a fault, where there is one left, comes first.
+    """Answers each prompt with " 4 five", or by what fits its JSON schema; a fault, where one is left, comes first.
 
     Attributes:
         faults: What happens to the next requests, one each.
@@ -104,17 +107,32 @@ class ScriptedServer:
             if "logprob_token_ids" in self.lacks
             else {f"token_id:{word}": -word / 8 for word in body.get("logprob_token_ids", ())}
         )
+        text, tokens = " 4 five", [(" 4", -0.25), (" five", -0.5)]
+        if "response_format" in body and "response_format" not in self.lacks:
+            text, tokens = _fitting(body)
         if "messages" in body:
-            content = [{"token": " 4", "logprob": -0.25}, {"token": " five", "logprob": -0.5}]
+            content: list[dict] = [{"token": token, "logprob": logprob} for token, logprob in tokens]
             content[0] |= {"top_logprobs": [{"token": name, "logprob": value} for name, value in ids.items()]}
             logprobs = None if "logprobs" in self.lacks else {"content": content}
-            choice: dict = {"message": {"role": "assistant", "content": " 4 five"}}
+            choice: dict = {"message": {"role": "assistant", "content": text}}
         else:
-            logprobs = {"tokens": [" 4", " five"], "token_logprobs": [-0.25, -0.5], "top_logprobs": [ids]}
-            choice = {"text": " 4 five"}
+            names, values = zip(*tokens, strict=True)
+            logprobs = {"tokens": names, "token_logprobs": values, "top_logprobs": [ids]}
+            choice = {"text": text}
             if body.get("return_token_ids") and "return_token_ids" not in self.lacks:
                 choice["prompt_token_ids"] = [VOCABULARY[body["prompt"]], 99]
         return {"model": MODEL, "choices": [choice | {"finish_reason": "stop", "logprobs": logprobs}], "usage": usage}
+
+
+def _fitting(body: dict) -> tuple[str, list[tuple[str, float]]]:
+    """The text and its tokens."""
+    prompt = body.get("prompt") or tuple((turn["role"], turn["content"]) for turn in body["messages"])
+    schema = json.dumps(body["response_format"]["json_schema"]["schema"])
+    request = GenerationRequest(prompt, SamplingParameters(json_schema=schema), Position("", 0))
+    generation = answer_like_a_small_model(request)
+    starts = (0, *generation.token_ends)
+    tokens = [generation.text[start:end] for start, end in zip(starts, generation.token_ends, strict=False)]
+    return generation.text, list(zip(tokens, generation.logprobs, strict=True))
 
 
 def status(code: int, message: str = "no", **headers: str) -> Fault:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import email.utils
+import json
 import logging
 import time
 from functools import partial
@@ -12,6 +13,8 @@ from endpoint_fixtures import start_server as start_server
 from recording_fixtures import make_request, requests_of
 
 from mpdf_rllib.engine import Generation, GenerationRequest, RecordingEngine, generate_many, run
+from mpdf_rllib.envs.features import span_logprob
+from mpdf_rllib.envs.self_report import read_report, report_schema
 from mpdf_rllib.errors import ConfigError, DataError, EngineError, MPDFError
 
 KEY = "sk-very-secret-0123456789"
@@ -258,6 +261,36 @@ def test_a_prompt_that_is_too_long_is_told_with_its_question(server):
     server.always = status(400, "This model's maximum context length is 8 tokens.")
     said = complaint(DataError, server, make_request("q7"))
     assert "'q7'" in said and "maximum context length is 8" in said and len(server.bodies) == 1
+
+
+SCHEMA = report_schema("number", max_tokens=14)
+REPORT = dataclasses.replace(make_request().sampling, json_schema=SCHEMA, stop=())
+
+
+@pytest.mark.parametrize("prompt", ["2 + 3 =", CHAT], ids=["completion", "chat"])
+def test_a_report_is_asked_for_in_the_words_of_the_api(server, prompt):
+    (generation,) = ask(server, make_request(prompt=prompt, sampling=REPORT))
+    (sent,) = server.bodies
+    asked = sent["response_format"]
+    assert (asked["type"], asked["json_schema"]["strict"]) == ("json_schema", True)
+    assert list(asked["json_schema"]["schema"]["properties"]) == list(json.loads(SCHEMA)["properties"])
+    report = read_report(generation.text)
+    assert report and report.answer == generation.text[slice(*report.answer_span)]
+    assert span_logprob(generation, report.answer_span) in generation.logprobs
+    ask(server, make_request(prompt=prompt))
+    assert "response_format" not in server.bodies[-1]
+
+
+def test_a_server_that_ignores_the_schema_gives_a_text_without_a_report(server):
+    server.lacks = {"response_format"}
+    (generation,) = ask(server, make_request(sampling=REPORT))
+    assert generation.text == " 4 five" and read_report(generation.text) is None
+
+
+def test_a_server_that_refuses_the_schema_is_told_what_to_use(server):
+    server.always = status(400, "This response_format type is unavailable now")
+    said = complaint(ConfigError, server, make_request(sampling=REPORT))
+    assert "unavailable now" in said and "not supported by this server" in said and len(server.bodies) == 1
 
 
 @pytest.mark.parametrize("lacks", ["return_token_ids", "logprob_token_ids"])

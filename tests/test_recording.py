@@ -1,6 +1,7 @@
 import asyncio
 import dataclasses
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -237,6 +238,7 @@ samplings = st.builds(
     st.floats(0, 1, exclude_min=True),
     st.integers(1, 64),
     st.lists(words, max_size=2).map(tuple),
+    st.none() | words,
 )
 prompts = words | st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), words), max_size=3).map(tuple)
 requests_ = st.builds(GenerationRequest, prompts, samplings, positions)
@@ -266,6 +268,37 @@ def test_the_sampling_is_a_part_of_the_key_unless_words_are_scored(
     assert (request_key("m", request_) == request_key("m", changed)) == (request_ == changed)
     scoring, changed = (dataclasses.replace(r, score_words=(" right",)) for r in (request_, changed))
     assert request_key("m", scoring) == request_key("m", changed)
+
+
+@pytest.mark.parametrize(
+    ("request_", "key"),
+    [
+        (
+            GenerationRequest("2 + 3 =", SamplingParameters(0.7, 0.9, 14, ("\n",)), Position("q", 1, 2, ((0, 1),)), ()),
+            "8014b614d9cdb25d11533fc490f0ce9b06252d690b7a929d975c212956edc68c",
+        ),
+        (
+            GenerationRequest((("user", "2 + 3?"),), SamplingParameters(), Position("q", 0)),
+            "1a05b04d2521d739f82f3a41c9edf024ff549be0dbbcef161ed4c66a684e9684",
+        ),
+    ],
+    ids=["text", "chat"],
+)
+def test_what_earlier_versions_recorded_is_found(request_: GenerationRequest, key: str) -> None:
+    assert request_key("model", request_) == key
+    schema = dataclasses.replace(request_.sampling, json_schema="{}")
+    assert request_key("model", dataclasses.replace(request_, sampling=schema)) != key
+
+
+def test_a_generation_under_a_schema_is_recorded_with_it(tmp_path: Path) -> None:
+    schema = '{"type": "object"}'
+    plain = make_request()
+    fitting = make_request(sampling=dataclasses.replace(plain.sampling, json_schema=schema))
+    record(tmp_path, [plain], always("5"))
+    record(tmp_path, [fitting], always("{}"))
+    assert [generation.text for generation in replay(tmp_path, [plain, fitting])] == ["5", "{}"]
+    rows = [row for file in tmp_path.iterdir() for row in pq.read_table(file).to_pylist()]
+    assert {row["text"]: json.loads(row["sampling"]).get("json_schema") for row in rows} == {"5": None, "{}": schema}
 
 
 def test_a_whole_number_is_the_same_temperature() -> None:

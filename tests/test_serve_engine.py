@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 import socket
 from collections.abc import Iterator
 
@@ -24,11 +25,15 @@ pytestmark = [pytest.mark.model, pytest.mark.usefixtures("ray_instance")]
 
 GREEDY = SamplingParameters(temperature=0.0, max_tokens=8, stop=("\n",))
 CHAT = (("system", "Answer by a number."), ("user", "What is 3 times 4?"))
+SCHEMA = {"type": "object", "properties": {"answer": {"type": "string", "maxLength": 3}}, "required": ["answer"]}
+FITTING = dataclasses.replace(GREEDY, max_tokens=24, json_schema=json.dumps(SCHEMA | {"additionalProperties": False}))
 REQUESTS = {
     "text": GenerationRequest("Q: 3 * 4?\nA: 3 * 4 = 12\nQ: 5 * 6?\nA:", GREEDY, Position("text", 0)),
     "chat": GenerationRequest(CHAT, GREEDY, Position("chat", 0)),
     "words": GenerationRequest("Is 3 * 4 = 12?\nVerdict:", GREEDY, Position("words", 0), (" Correct", " Incorrect")),
     "chat words": GenerationRequest(CHAT, GREEDY, Position("chat words", 0), ("Correct", "Incorrect")),
+    "schema": GenerationRequest("Q: 3 * 4?\nA: 3 * 4 = 12\nQ: 5 * 6?\nA:", FITTING, Position("schema", 0)),
+    "chat schema": GenerationRequest(CHAT, FITTING, Position("chat schema", 0)),
 }
 
 

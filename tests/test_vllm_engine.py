@@ -1,15 +1,21 @@
 import asyncio
+import json
 import math
 import os
 import random
+import re
 import signal
 
+import jsonschema
 import pytest
 
 from mpdf_rllib.engine import GenerationRequest, Position, SamplingParameters, generate_many, run
+from mpdf_rllib.engine.check import check_generation
 from mpdf_rllib.engine.models import PACKAGED_MODEL
 from mpdf_rllib.engine.vllm_engine import VLLMEngine
 from mpdf_rllib.engine.watchdog import marked_processes
+from mpdf_rllib.envs.features import span_logprob
+from mpdf_rllib.envs.self_report import REPORT_TOKENS, read_report, report_schema
 from mpdf_rllib.errors import ConfigError, DataError, EngineError
 
 pytestmark = pytest.mark.model
@@ -114,6 +120,32 @@ def test_a_prompt_that_is_too_long_names_its_question(vllm_engine: VLLMEngine) -
     request = GenerationRequest("one two three " * 5000, GREEDY, Position("the-long-one", 0))
     with pytest.raises(DataError, match=r"'the-long-one'.*maximum context length is \d+ tokens"):
         run(vllm_engine.generate(request))
+
+
+def test_a_report_fits_its_schema_and_its_answer_has_tokens_of_its_own(vllm_engine: VLLMEngine) -> None:
+    schema = report_schema("number", max_tokens=32)
+    sampling = SamplingParameters(max_tokens=32 + REPORT_TOKENS, stop=("\n",), json_schema=schema)
+    generations = run(generate_many(vllm_engine, make_requests(8, sampling)))
+    ended = [generation for generation in generations if generation.finish_reason == "stop"]
+    assert len(ended) >= 6
+    for request, generation in zip(make_requests(8, sampling), generations, strict=True):
+        check_generation(request, generation)
+        report = read_report(generation.text)
+        assert (report is None) == (generation.finish_reason == "length")
+        if report:
+            jsonschema.validate(json.loads(generation.text), json.loads(schema))
+            assert " " not in re.sub(r'"(?:[^"\\]|\\.)*"', "", generation.text)
+            assert generation.token_ends[-1] == len(generation.text)
+            assert report.answer == "" or math.isfinite(span_logprob(generation, report.answer_span))
+            assert generation.logprobs[0] == pytest.approx(0, abs=1e-3)  # nothing but the brace was allowed
+
+
+@pytest.mark.parametrize("schema", ["", "not JSON", "[]", '{"type": "nonsense"}', '{"$ref": "#/nowhere"}'])
+def test_a_wrong_schema_is_told_with_its_question(vllm_engine: VLLMEngine, schema: str) -> None:
+    wrong = GenerationRequest("2 + 2 =", SamplingParameters(json_schema=schema), Position("q7", 0))
+    with pytest.raises(DataError, match="'q7': its prompt or its JSON schema"):
+        run(vllm_engine.generate(wrong))
+    assert run(vllm_engine.generate(make_requests(1)[0])).text.startswith(" 3 * 5 =")
 
 
 def test_an_engine_that_dies_is_started_again_and_answers_everything(vllm_engine: VLLMEngine) -> None:

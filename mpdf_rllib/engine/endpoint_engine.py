@@ -151,6 +151,12 @@ class EndpointEngine:
             )
         if request.score_words and "token_ids" in error.message:
             return not_scored(self._model)
+        if request.sampling.json_schema and "response_format" in error.message:
+            return ConfigError(
+                f"engine.url: answers that fit a JSON schema, as the agents' reports are to, are not supported by this "
+                f"server for {self._model!r} ({said}), use vLLM 0.29 or newer (`vllm serve`, or engine.kind=serve), or "
+                "ask for no reports."
+            )
         return DataError(
             f"Question {request.position.question!r}: {self._url} refuses its prompt or the team's sampling "
             f"({said}). Shorten the prompt or the question, or take a model of a longer context."

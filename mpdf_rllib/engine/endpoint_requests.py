@@ -71,7 +71,7 @@ def not_scored(model: str) -> ConfigError:
 async def _post(client: "AsyncOpenAI", model: str, request: GenerationRequest, settings: dict[str, Any]) -> Any:
     if isinstance(request.prompt, str):
         response = await client.completions.with_raw_response.create(
-            model=model, prompt=request.prompt, logprobs=1 if "extra_body" in settings else 0, **settings
+            model=model, prompt=request.prompt, logprobs=1 if request.score_words else 0, **settings
         )
     else:
         messages: Any = [{"role": role, "content": content} for role, content in request.prompt]
@@ -83,8 +83,17 @@ async def _post(client: "AsyncOpenAI", model: str, request: GenerationRequest, s
 
 def _sampling(request: GenerationRequest) -> dict[str, Any]:
     sampling = request.sampling
-    settings = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
-    return settings | ({"stop": list(sampling.stop)} if sampling.stop else {})
+    settings: dict[str, Any] = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+    }
+    if sampling.stop:
+        settings["stop"] = list(sampling.stop)
+    if sampling.json_schema is not None:
+        schema = {"name": "report", "schema": json.loads(sampling.json_schema), "strict": True}
+        settings["extra_body"] = {"response_format": {"type": "json_schema", "json_schema": schema}}
+    return settings
 
 
 def _scoring(words: Sequence[int]) -> dict[str, Any]:

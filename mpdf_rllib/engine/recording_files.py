@@ -230,6 +230,7 @@ def _sampling(request: GenerationRequest) -> dict[str, Any]:
         "top_p": float(sampling.top_p),
         "max_tokens": int(sampling.max_tokens),
         "stop": list(sampling.stop),
+        **({} if sampling.json_schema is None else {"json_schema": sampling.json_schema}),
     }
 
 

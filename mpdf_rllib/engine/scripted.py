@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import json
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 from mpdf_rllib.engine.types import Generation, GenerationRequest
 
@@ -80,7 +82,8 @@ def _generation(request: GenerationRequest, text: str) -> Generation:
 def answer_like_a_small_model(request: GenerationRequest) -> Generation:
     """Answers a prompt of the generated families as a small model would; a pure function of the request.
 
-    It is right about every other time, in refinements somewhat more often, and more confident where it is right.
+    It is right about every other time, in refinements somewhat more often, and more confident where it is right. What
+    it is given a JSON schema for, it answers by a flat object of texts, integers and lists that fits.
     """
     digest = hashlib.sha256(repr(request).encode()).digest()
     luck, doubt = digest[0] / 256, digest[1] / 256
@@ -94,6 +97,27 @@ def answer_like_a_small_model(request: GenerationRequest) -> Generation:
         p = 0.5 + (0.3 if right else -0.3) * doubt
         return dataclasses.replace(_generation(request, ""), word_logprobs=(math.log(p), math.log(1 - p)))
     right = luck < (0.6 if request.position.depth else 0.5)
-    generation = _generation(request, f" {a} {operator} {b} = {answer if right else answer + 1 + digest[2] % 3}")
+    said = answer if right else answer + 1 + digest[2] % 3
     confidence = -0.6 * doubt if right else -0.2 - 0.8 * doubt
+    text = f" {a} {operator} {b} = {said}"
+    if schema := request.sampling.json_schema:
+        text = _fitting(json.loads(schema), text.strip(), str(said), math.exp(confidence))
+    generation = _generation(request, text)
     return dataclasses.replace(generation, logprobs=(confidence,) * len(generation.logprobs))
+
+
+def _fitting(schema: dict[str, Any], worked: str, answer: str, probability: float) -> str:
+    """An object of the schema with the answer as its "answer"; what is to be counted or chosen goes by probability."""
+
+    def value(name: str, part: dict[str, Any]) -> Any:
+        if options := part.get("enum"):
+            return answer if answer in options else options[min(int(probability * len(options)), len(options) - 1)]
+        match part["type"]:
+            case "array":
+                return [value(name, part["items"])]
+            case "integer":
+                return part["minimum"] + round(probability * (part["maximum"] - part["minimum"]))
+            case _:
+                return (answer if name == "answer" else worked)[: part.get("maxLength")]
+
+    return json.dumps({name: value(name, part) for name, part in schema["properties"].items()})

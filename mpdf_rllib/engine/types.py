@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 Message = tuple[str, str]
@@ -18,12 +18,15 @@ class SamplingParameters:
         top_p: In (0, 1].
         max_tokens: Bound on generated tokens, at least 1.
         stop: Strings that end the generation; the stop string is not part of the text.
+        json_schema: A JSON schema, as text: the generation is one JSON object that fits it, unless it is cut off by
+            `max_tokens` or the server does not know schemas. The log-probabilities are those of the tokens that fit.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
+    json_schema: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ DEFAULTS: dict[str, Any] = {
     "disable_log_stats": True,
     "enable_prefix_caching": True,
     "use_tqdm_on_load": False,
+    # Small models fill a JSON object with endless white space where they may. guidance alone bounds a string's length
+    # and still has escapes in it: xgrammar forbids quotation marks, backslashes and line ends there.
+    "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
 }
 CPU_DEFAULTS: dict[str, Any] = {
     "block_size": 32,

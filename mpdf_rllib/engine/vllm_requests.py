@@ -18,25 +18,26 @@ async def ask(llm: "AsyncLLM", request: GenerationRequest) -> Generation:
 
     Raises:
         ConfigError: Two score words start alike for this model.
-        DataError: The prompt is longer than the model's context.
+        DataError: The prompt is longer than the model's context, or the JSON schema is none that vLLM knows.
         One of `failures`: vLLM died or gave the request up.
     """
     from vllm import SamplingParams
     from vllm.exceptions import VLLMClientError
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
     tokenizer = llm.get_tokenizer()
     words = _first_tokens(tokenizer, request.score_words)
     if words:
         parameters = SamplingParams(max_tokens=1, logprob_token_ids=words, output_kind=RequestOutputKind.FINAL_ONLY)
     else:
-        sampling = request.sampling
+        sampling, schema = request.sampling, request.sampling.json_schema
         parameters = SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,
             stop=list(sampling.stop),
             logprobs=0,
+            structured_outputs=StructuredOutputsParams(json=schema) if schema is not None else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
     prompt = _rendered(tokenizer, request.prompt)
@@ -44,8 +45,9 @@ async def ask(llm: "AsyncLLM", request: GenerationRequest) -> Generation:
         async for output in llm.generate(prompt, parameters, uuid.uuid4().hex):
             final = output
     except VLLMClientError as error:
+        given = "prompt" if words or schema is None else "prompt or its JSON schema"
         raise DataError(
-            f"Question {request.position.question!r}: its prompt cannot be given to the model ({error}). "
+            f"Question {request.position.question!r}: its {given} cannot be given to the model ({error}). "
             "Shorten the prompt or the question, raise engine.args.max_model_len, or take a model of a longer context."
         ) from error
     return _scored(final, words) if words else _generated(final, set(tokenizer.all_special_ids))

@@ -1,0 +1,11 @@
+"""What the table of features is made of."""
+
+from typing import NamedTuple
+
+
+class Feature(NamedTuple):
+    name: str
+    low: float
+    high: float
+    source: str
+    """[paper] for what is told there, [ours] for all else, such as how it is put into numbers."""
