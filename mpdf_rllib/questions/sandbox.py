@@ -1,8 +1,8 @@
 """Where programs that a model has written run: processes without network, files, secrets or much of anything.
 
 bubblewrap gives each its own namespaces, in which Python alone is there to be read and a small scratch folder to be
-written. A seccomp filter takes system calls away, resource limits bound CPU time, memory, processes and files, the owner
-bounds the time on the clock; and with the owner, or with the first of its processes, the whole sandbox ends.
+written. A seccomp filter takes system calls away, resource limits bound CPU time, memory, processes and files, and the
+owner bounds the time on the clock. With the owner, or with the first of its processes, the whole sandbox ends.
 
 What a program prints, how it ends and what it does to its own process decide nothing: tests run in another sandbox and
 see no more of it than the values that it returns and the exceptions that it raises.
@@ -34,6 +34,7 @@ START_SECONDS = 60.0
 """In which it has to start [ours]."""
 
 _PROGRAM = Path(__file__).with_name("sandbox_process.py")
+_PYTHON = Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
 _INSIDE = "/sandbox_process.py"
 # The kernel does not bound root's processes, so where this runs as root a sandbox becomes a user that nobody else is.
 _UIDS = range(2**30, 2**31 - 1)
@@ -62,9 +63,10 @@ def check_sandbox() -> None:
     except EngineError as error:
         raise ConfigError(
             f"code questions need bubblewrap, at least 0.7, which cannot work here: {error}. An ordinary user must be "
-            "allowed user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0; "
-            "on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0), a container to make namespaces (Docker: "
-            f"--cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined); or else {_UNSAFE}"
+            "allowed user namespaces (sysctl user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1; on "
+            "Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0), a container namespaces (Docker: --cap-add "
+            "SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined); or else "
+            f"{_UNSAFE}"
         ) from error
     if result != b'["value", "1"]':
         raise ConfigError(f"a sandbox for code cannot run Python ({result!r}); or else {_UNSAFE}")
@@ -145,15 +147,16 @@ class Sandbox:
             isolated = [] if unsafe else _bubblewrap(filter_file)
             uid = random.choice(_UIDS) if isolated and _is_root() else 0
             program = _INSIDE if isolated else str(_PROGRAM)
+            # Ctrl-C is the owner's, with whom this ends.
             self._process = subprocess.Popen(
-                [*isolated, os.path.realpath(sys._base_executable), "-P", "-s", "-S", program, str(uid)],
-                stdin=inside,
+                [*isolated, str(_PYTHON), "-P", "-s", "-S", program, str(uid)],
+                stdin=inside.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                cwd=scratch if unsafe else "/",
+                cwd=scratch,
                 env=environment,
                 pass_fds=[filter_file],
-                start_new_session=True,  # Ctrl-C is the owner's, with whom it ends
+                start_new_session=True,
             )
 
     def ask(self, request: Any) -> bytes | None:
@@ -249,13 +252,12 @@ def _bubblewrap(filter_file: int) -> list[str]:
 @functools.cache
 def _folders() -> list[str]:
     """What Python needs: itself, its standard library without any packages, the system's libraries."""
-    python = Path(os.path.realpath(sys._base_executable))
-    libraries = {Path(parent, name) for parent in ("/", "/usr", python.parent.parent) for name in ("lib", "lib64")}
+    libraries = {Path(parent, name) for parent in ("/", "/usr", _PYTHON.parent.parent) for name in ("lib", "lib64")}
     folders = sorted(library for library in libraries if library.is_dir())
     # What bubblewrap makes of itself on the way to them nobody else could enter.
-    ways = sorted({way for path in (python, *folders, Path("/etc/x"), Path("/dev/x")) for way in path.parents[:-1]})
+    ways = sorted({way for path in (_PYTHON, *folders, Path("/etc/x"), Path("/dev/x")) for way in path.parents[:-1]})
     arguments = [word for way in ways for word in ("--dir", str(way))]
-    arguments += ["--ro-bind", str(python), str(python), "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    arguments += ["--ro-bind", str(_PYTHON), str(_PYTHON), "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     for folder in folders:
         if folder.is_symlink():
             arguments += ["--symlink", os.readlink(folder), str(folder)]

@@ -1,4 +1,4 @@
-"""The process in which a program that a model has written runs, or the tests of a question, and what passes between them.
+"""The process in which a program that a model has written runs, or the tests of a question, and what they exchange.
 
 This file is run by its path, as `sandbox_process.py UID` with a socket as its standard input, so that it imports little
 and needs no package. It says that it is ready, then does what the first line that it reads asks for:
@@ -9,7 +9,7 @@ and needs no package. It says that it is ready, then does what the first line th
   by a line read, until it writes the verdict, true or false.
 
 A call is ["call", arguments, keywords], or ["probe", ...] within a bound on its CPU time. It is answered by ["value",
-value], ["raise", name, text], or null where there is no such result. Lines are JSON; values in it are encoded by `encode`.
+value], ["raise", name, text], or null where there is no such result. Lines are JSON, with values made by `encode`.
 """
 
 import builtins
@@ -20,7 +20,7 @@ import resource
 import signal
 import sys
 from collections import deque
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, ValuesView
 from types import ModuleType
 from typing import Any
 
@@ -45,10 +45,10 @@ _BIG = 2**63
 
 
 class NoResult(BaseException):
-    """A call that neither returned a value that can be encoded nor raised an exception. No `except Exception` holds it."""
+    """A call neither returned a value that can be encoded nor raised an exception. No `except Exception` catches it."""
 
 
-_COLLECTIONS: tuple[tuple[str, type], ...] = (
+_COLLECTIONS: tuple[tuple[str, type[Iterable[Any]]], ...] = (
     ("list", list),
     ("tuple", tuple),
     ("deque", deque),
@@ -57,7 +57,7 @@ _COLLECTIONS: tuple[tuple[str, type], ...] = (
     ("values", ValuesView),
     ("iterator", Iterator),
 )
-_MAKERS = {
+_MAKERS: dict[str, Callable[[list[Any]], Any]] = {
     "list": list,
     "tuple": tuple,
     "set": set,
@@ -262,7 +262,7 @@ def main() -> None:
     channel.write("ready")
     if request := channel.read():
         kind, *arguments = request
-        {"load": run_program, "judge": run_tests}[kind](channel, *arguments)
+        (run_program if kind == "load" else run_tests)(channel, *arguments)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def seccomp_filter() -> bytes | None:
         return None
     column = list(_ARCHITECTURES).index(machine)
     refused = [numbers[column] for numbers in _REFUSED.values()]
-    # Each step: operation, operand, and whether it refuses (True), allows (False) or goes on (None) where it holds and not.
+    # Operation, operand; where it holds and where not: the call is refused (True), allowed (False), or neither (None).
     steps: list[tuple[int, int, bool | None, bool | None]] = [
         (_LOAD, _ARCHITECTURE, None, None),
         (_EQUAL, _ARCHITECTURES[machine], None, True),
