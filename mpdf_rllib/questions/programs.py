@@ -102,7 +102,11 @@ def read_program(text: str, task: CodeTask) -> tuple[str, tuple[int, int]] | Non
 
 
 def visible_examples(prompt: str, entry_point: str) -> tuple[str, ...]:
-    """The calls of the entry point with literals in its docstring, in whatever form; `MAX_EXAMPLES` at most."""
+    """Calls of the entry point, with literals as arguments, that its docstring shows; `MAX_EXAMPLES` at most.
+
+    They are whatever reads as such a call, or else the values that stand behind the names of all arguments ("n = 5",
+    for an only one also "Input: 5").
+    """
     function = _function(_prompt_body(prompt), entry_point)
     docstring = (function and ast.get_docstring(function, clean=False)) or ""
     examples: dict[str, None] = {}
@@ -111,7 +115,24 @@ def visible_examples(prompt: str, entry_point: str) -> tuple[str, ...]:
         calls = (example_call(text[: end.end()], entry_point) for end in re.finditer(r"\)", text))
         if call := next(filter(None, calls), None):
             examples[ast.unparse(call)] = None
+    if not examples and function:
+        names = [argument.arg for argument in function.args.args]
+        named = [list(_values(docstring, f"Input|{name}" if len(names) == 1 else name)) for name in names]
+        if len({len(values) for values in named}) == 1:
+            examples = {f"{entry_point}({', '.join(values)})": None for values in zip(*named, strict=True)}
     return tuple(examples)[:MAX_EXAMPLES]
+
+
+def _values(text: str, name: str) -> Iterator[str]:
+    """The literals that stand behind a name and = or :."""
+    for start in re.finditer(rf"\b(?:{name})[ \t]*[=:]\s*", text):
+        piece = text[start.end() : start.end() + _MAX_CALL]
+        for end in re.finditer(r"(?<=[\w\]})'\"])(?=[\s,;]|$)", piece):
+            try:
+                yield repr(ast.literal_eval(piece[: end.start()]))
+                break
+            except _UNPARSABLE:
+                continue
 
 
 def example_call(example: str, entry_point: str) -> ast.Call | None:
@@ -231,10 +252,9 @@ def _continued(text: str, task: CodeTask) -> tuple[str, int] | None:
     first = text.lstrip("\r\n")
     indented = body[0] if first[:1].isspace() else f"{_indentation(task.prompt)}{body[0].lstrip()}"
     tree = _parse(_whole_lines(task.prompt) + indented)
-    function = _function(tree and tree.body, task.entry_point)
-    if function is None or not any(
-        isinstance(node, ast.Return | ast.Yield | ast.YieldFrom) for node in ast.walk(function)
-    ):
+    function = _function(tree.body if tree else None, task.entry_point)
+    inner = ast.walk(function) if function else ()
+    if not any(isinstance(node, ast.Return | ast.Yield | ast.YieldFrom) for node in inner):
         return None
     program = _program(tree, task)
     return (program, len(body[0].rstrip())) if program else None
