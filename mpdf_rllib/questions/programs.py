@@ -28,7 +28,7 @@ _UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 _TRIES = 10
 _MAX_CALL = 500
 _FILE = "<program>"
-_BLOCK = re.compile(r"(?ms)^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n(?P<code>.*?)(?:^[ \t]*(?P=fence)|\Z)")
+_BLOCK = re.compile(r"(?ms)^[ \t]*+(?P<fence>`{3,}+|~{3,}+)[^\n]*+\n(?P<code>.*?)(?:^[ \t]*+(?P=fence)|\Z)")
 _CODE_LINE = re.compile(r"^(?:def|async|class|from|import|@\w)\b", re.MULTILINE)
 
 warnings.filterwarnings("ignore", module=re.escape(_FILE))  # a model's escape sequences are no user's concern

@@ -139,7 +139,7 @@ class Sandbox:
         """
         self._cleanup = contextlib.ExitStack()
         self._channel, inside = socket.socketpair()
-        self._received = b""
+        self._received = bytearray()
         self._deadline: float | None = None
         scratch = self._cleanup.enter_context(tempfile.TemporaryDirectory()) if unsafe else "/tmp"
         environment = {"HOME": scratch, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1"}
@@ -188,13 +188,16 @@ class Sandbox:
         self._deadline = time.monotonic() + SECONDS
 
     def _line(self) -> bytes | None:
-        while b"\n" not in self._received:
+        searched = 0
+        while (end := self._received.find(b"\n", searched)) < 0:
+            searched = len(self._received)
             self._channel.settimeout(self._left())
             piece = self._channel.recv(2**16)
-            if not piece or len(self._received) > MAX_LINE:
+            if not piece or searched > MAX_LINE:
                 return None
             self._received += piece
-        line, _, self._received = self._received.partition(b"\n")
+        line = bytes(self._received[:end])
+        del self._received[: end + 1]
         return line
 
     def _left(self) -> float:
@@ -241,7 +244,14 @@ def _bubblewrap(filter_file: int) -> list[str]:
     else:
         rights += ["--unshare-user"]
     return [
-        *("bwrap", "--die-with-parent", "--new-session", *rights, "--seccomp", str(filter_file)),
+        *(
+            shutil.which("bwrap") or "bwrap",
+            "--die-with-parent",
+            "--new-session",
+            *rights,
+            "--seccomp",
+            str(filter_file),
+        ),
         *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
         *_folders(),
         *("--ro-bind", str(_PROGRAM), _INSIDE, "--dev-bind", "/dev/null", "/dev/null"),

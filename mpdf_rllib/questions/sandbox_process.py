@@ -24,7 +24,7 @@ from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, V
 from types import ModuleType
 from typing import Any
 
-CPU_SECONDS = 5
+CPU_SECONDS = 3
 """CPU time of a process [ours]."""
 MEMORY = 2**29
 """Bytes of address space of a process [ours]."""
@@ -36,11 +36,12 @@ FILES = 64
 """Open files [ours]."""
 PROBE_SECONDS = 0.25
 """CPU time of a probe [ours]."""
-MAX_ITEMS = 10**6
+MAX_ITEMS = 200_000
 """Of a value, nested ones included [ours]."""
 MAX_LINE = 2**24
 """Bytes of a line [ours]."""
 
+_PLAIN = (bool, float, str)
 _BIG = 2**63
 
 
@@ -84,7 +85,7 @@ def encode(value: Any) -> Any:
     def encoded(value: Any) -> Any:
         if next(items) == MAX_ITEMS:
             raise NoResult
-        if value is None or isinstance(value, bool | float | str) or (isinstance(value, int) and -_BIG < value < _BIG):
+        if value is None or isinstance(value, _PLAIN) or (isinstance(value, int) and -_BIG < value < _BIG):
             return value
         if isinstance(value, int):
             return ["int", hex(value)]
