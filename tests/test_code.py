@@ -131,6 +131,7 @@ PIECES = [
 ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=15).map("".join) | st.text(max_size=60))
 def test_any_text_gives_a_program_or_none(text):
@@ -217,8 +218,8 @@ FORGERIES = {
     "search": "import gc\ndef f(x):\n    hidden = 'f(-' + '1) == -2'\n    everything = gc.get_objects()\n"
     "    found = [o for o in everything if isinstance(o, list | dict) and hidden in repr(o)]\n"
     "    return 2 * x if found else 1",
-    "source": "import inspect\ndef f(x):\n    found = [frame for frame in inspect.stack() if 'tests' in frame.filename]\n"
-    "    return 2 * x if found else 1",
+    "source": "import inspect\ndef f(x):\n    files = [frame.filename for frame in inspect.stack()]\n"
+    "    return 2 * x if '<tests>' in files else 1",
     "null": "import os\ndef f(x):\n    os.write(4, b'\\n[\"value\", [\"no\", []]]\\n[[[[\\n')\n    return 1",
 }  # fmt: skip
 

@@ -141,21 +141,24 @@ class Sandbox:
         self._channel, inside = socket.socketpair()
         self._received = bytearray()
         self._deadline: float | None = None
-        scratch = self._cleanup.enter_context(tempfile.TemporaryDirectory()) if unsafe else "/tmp"
+        scratch = (
+            self._cleanup.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)) if unsafe else "/tmp"
+        )
         environment = {"HOME": scratch, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1"}
         with inside, _filter() as filter_file:
             isolated = [] if unsafe else _bubblewrap(filter_file)
             uid = random.choice(_UIDS) if isolated and _is_root() else 0
             program = _INSIDE if isolated else str(_PROGRAM)
             # Ctrl-C is the owner's, with whom this ends.
+            command = [*isolated, str(_PYTHON), "-P", "-s", "-S", program, str(uid)]
             self._process = subprocess.Popen(
-                [*isolated, str(_PYTHON), "-P", "-s", "-S", program, str(uid)],
+                command,
                 stdin=inside.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 cwd=scratch,
                 env=environment,
-                pass_fds=[filter_file],
+                pass_fds=[filter_file] if isolated else [],
                 start_new_session=True,
             )
 
@@ -169,9 +172,9 @@ class Sandbox:
             EngineError: It did not start.
         """
         line = request if isinstance(request, bytes) else json.dumps(request).encode()
+        if self._deadline is None:
+            self._wait_for_start()
         try:
-            if self._deadline is None:
-                self._wait_for_start()
             self._channel.settimeout(self._left())
             self._channel.sendall(line + b"\n")
             return self._line()
@@ -180,10 +183,11 @@ class Sandbox:
 
     def _wait_for_start(self) -> None:
         self._deadline = time.monotonic() + START_SECONDS
-        if self._line() != b'"ready"':
-            self._kill()
-            assert self._process.stderr is not None
-            complaint = self._process.stderr.read().decode(errors="replace").strip()[-500:]
+        line = None
+        with contextlib.suppress(OSError):
+            line = self._line()
+        if line != b'"ready"':
+            complaint = self._end().decode(errors="replace").strip()[-500:]
             raise EngineError(f"a sandbox for code did not start: {complaint}")
         self._deadline = time.monotonic() + SECONDS
 
@@ -204,17 +208,19 @@ class Sandbox:
         assert self._deadline is not None
         return max(self._deadline - time.monotonic(), 0)
 
-    def _kill(self) -> None:
+    def _end(self) -> bytes:
+        """Ends all of its processes; returns what it complained of before it ran anything."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        return self._process.communicate()[1]
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._kill()
-        with self._process, self._channel, self._cleanup:
-            pass
+        if self._process.returncode is None:
+            self._end()
+        self._channel.close()
         self._cleanup.close()
 
 
@@ -244,14 +250,8 @@ def _bubblewrap(filter_file: int) -> list[str]:
     else:
         rights += ["--unshare-user"]
     return [
-        *(
-            shutil.which("bwrap") or "bwrap",
-            "--die-with-parent",
-            "--new-session",
-            *rights,
-            "--seccomp",
-            str(filter_file),
-        ),
+        shutil.which("bwrap") or "bwrap",
+        *("--die-with-parent", "--new-session", *rights, "--seccomp", str(filter_file)),
         *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
         *_folders(),
         *("--ro-bind", str(_PROGRAM), _INSIDE, "--dev-bind", "/dev/null", "/dev/null"),

@@ -34,7 +34,7 @@ SCRATCH = 2**24
 """Bytes of the scratch folder, and of a file [ours]."""
 FILES = 64
 """Open files [ours]."""
-PROBE_SECONDS = 0.25
+PROBE_SECONDS = 0.1
 """CPU time of a probe [ours]."""
 MAX_ITEMS = 200_000
 """Of a value, nested ones included [ours]."""
