@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import resource
 import signal
 import sys
@@ -53,7 +54,23 @@ def equal(gold: str, answer: str) -> bool:
 
 
 def _parse(latex: str) -> list[Basic | MatrixBase]:
-    return parse(f"\\boxed{{{latex}}}", [_LATEX], "no_fallback", "first_match", parsing_timeout=None)
+    return parse(f"\\boxed{{{_mended(latex)}}}", [_LATEX], "no_fallback", "first_match", parsing_timeout=None)
+
+
+def _mended(latex: str) -> str:
+    r"""What math-verify cannot read, as it can: 0.1\overline{6}, 7., E_1, M_\odot, x_{\text{max}}, ~ and \varnothing."""
+    latex = re.sub(r"([0-9]*)\.([0-9]*)\\overline\{([0-9]+)\}", _repeating, latex)
+    latex = re.sub(r"(?<=[0-9])\.(?![0-9])", "", latex)
+    latex = re.sub(r"(?<![A-Za-z\\])[Ee](?=\s*_)", r"\\varepsilon ", latex)
+    latex = re.sub(r"_\s*(?:\{\s*\\odot\s*\}|\\odot(?![A-Za-z]))", "_{o}", latex)
+    latex = re.sub(r"_\s*\{\s*\\(?:text|mathrm|rm)\s*\{\s*([A-Za-z0-9]+)\s*\}\s*\}", r"_{\1}", latex)
+    return latex.replace("~", " ").replace("\\varnothing", "\\emptyset")
+
+
+def _repeating(decimal: re.Match[str]) -> str:
+    whole, fixed, period = decimal.groups()
+    nines = 10 ** len(period) - 1
+    return f"\\frac{{{int(whole + fixed or 0) * nines + int(period)}}}{{{nines * 10 ** len(fixed)}}}"
 
 
 def main() -> None:

@@ -7,15 +7,17 @@ from functools import cached_property
 from typing import Literal, ParamSpec, TypeVar
 
 from mpdf_rllib.errors import DataError
+from mpdf_rllib.questions.boxes import BOX, last_box
 from mpdf_rllib.questions.checker import Answer, Checker
-from mpdf_rllib.questions.expressions import BOX, ExpressionChecker
+from mpdf_rllib.questions.choices import ChoiceChecker
+from mpdf_rllib.questions.expressions import ExpressionChecker
 from mpdf_rllib.questions.grader import grading
 from mpdf_rllib.questions.numbers import NumberChecker
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-Kind = Literal["number", "expression"]
+Kind = Literal["number", "expression", "choice"]
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 100
@@ -31,6 +33,7 @@ class Question:
         answer: The reference answer, or a text that it can be read out of: of an expression, alone or in \boxed{...}.
         kind: Which checker reads and compares answers.
         source: The prompts that it is asked with, called like its family, or the path of the user's own.
+        choices: Of a choice, the texts that there are to choose from; the answer is a letter.
     """
 
     id: str
@@ -38,6 +41,7 @@ class Question:
     answer: str
     kind: Kind
     source: str
+    choices: tuple[str, ...] = ()
 
     @cached_property
     def checker(self) -> Checker:
@@ -47,6 +51,8 @@ class Question:
                 return NumberChecker()
             case "expression":
                 return ExpressionChecker()
+            case "choice":
+                return ChoiceChecker(self.choices)
 
     @cached_property
     def reference(self) -> Answer:
@@ -55,12 +61,14 @@ class Question:
         Raises:
             DataError: The checker cannot read it.
         """
-        bare = self.kind == "expression" and BOX not in self.answer
+        bare = self.kind == "expression" and last_box(self.answer) is None
         text = f"{BOX}{self.answer}}}" if bare else self.answer
         reference = self.checker.read(text)
         if reference is None or (bare and reference.span[1] != len(text) - 1):
-            answer, kind = _SHORT.repr(self.answer), {"number": "a number", "expression": "an expression"}[self.kind]
-            raise DataError(f"question {self.id}: its reference answer {answer} cannot be read as {kind}; correct it")
+            answer, article = _SHORT.repr(self.answer), "an" if self.kind == "expression" else "a"
+            raise DataError(
+                f"question {self.id}: its reference answer {answer} cannot be read as {article} {self.kind}; correct it"
+            )
         return reference
 
     def accepts(self, answer: str) -> bool:
