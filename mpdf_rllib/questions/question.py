@@ -13,12 +13,19 @@ from mpdf_rllib.questions.choices import ChoiceChecker
 from mpdf_rllib.questions.expressions import ExpressionChecker
 from mpdf_rllib.questions.grader import grading
 from mpdf_rllib.questions.numbers import NumberChecker
+from mpdf_rllib.questions.reasoning import ReasoningChecker, ReasoningRow, as_answer
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-Kind = Literal["number", "expression", "choice"]
+Kind = Literal["number", "expression", "choice", "reasoning"]
 
+_NAMES: dict[Kind, str] = {
+    "number": "a number",
+    "expression": "an expression",
+    "choice": "a choice",
+    "reasoning": "an answer",
+}
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 100
 
@@ -34,6 +41,7 @@ class Question:
         kind: Which checker reads and compares answers.
         source: The prompts that it is asked with, called like its family, or the path of the user's own.
         choices: Of a choice, the texts that there are to choose from; the answer is a letter.
+        row: Of a task of reasoning-gym's, which row of it; the answer is the one that comes with it.
     """
 
     id: str
@@ -42,6 +50,7 @@ class Question:
     kind: Kind
     source: str
     choices: tuple[str, ...] = ()
+    row: ReasoningRow | None = None
 
     @cached_property
     def checker(self) -> Checker:
@@ -53,6 +62,9 @@ class Question:
                 return ExpressionChecker()
             case "choice":
                 return ChoiceChecker(self.choices)
+            case "reasoning":
+                assert self.row is not None
+                return ReasoningChecker(self.row)
 
     @cached_property
     def reference(self) -> Answer:
@@ -62,13 +74,12 @@ class Question:
             DataError: The checker cannot read it.
         """
         bare = self.kind == "expression" and last_box(self.answer) is None
-        text = f"{BOX}{self.answer}}}" if bare else self.answer
+        whole = as_answer(self.answer) if self.kind == "reasoning" else self.answer
+        text = f"{BOX}{self.answer}}}" if bare else whole
         reference = self.checker.read(text)
         if reference is None or (bare and reference.span[1] != len(text) - 1):
-            answer, article = _SHORT.repr(self.answer), "an" if self.kind == "expression" else "a"
-            raise DataError(
-                f"question {self.id}: its reference answer {answer} cannot be read as {article} {self.kind}; correct it"
-            )
+            answer, kind = _SHORT.repr(self.answer), _NAMES[self.kind]
+            raise DataError(f"question {self.id}: its reference answer {answer} cannot be read as {kind}; correct it")
         return reference
 
     def accepts(self, answer: str) -> bool:
