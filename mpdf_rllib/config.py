@@ -249,7 +249,12 @@ class ExperimentConfig(Section):
             ConfigError: More are asked for than there are.
             DataError: Their files cannot be used; names all rows.
         """
-        return self.questions.of(split, [agent.prompts for agent in self.team.members if agent.prompts])
+        return self.questions.of(split, self.agent_prompts)
+
+    @property
+    def agent_prompts(self) -> list[str]:
+        """What agents are asked with in place of the questions' own prompts."""
+        return [agent.prompts for agent in self.team.members if agent.prompts]
 
     def make_team(self) -> Team:
         """The team.

@@ -134,20 +134,39 @@ def test_a_question_without_a_readable_reference_is_refused():
         ("(48)", "48", "48"),
         ("**48**", "48", "48"),
         ("48%", "48", "48"),
-        ("7/2", "2", "2"),
+        ("7/2", "7/2", "7/2"),
+        ("so 7/2", "2", "2"),
+        ("3e8", "300000000", "3e8"),
+        ("−7", "-7", "−7"),
+        ("10−7", "7", "7"),
+        ("a loss of -$5", "-5", "-$5"),
+        ("72 dollars", "72", "72"),
+        ("\\boxed{42}, for 6 * 7 is 42 (step 3)", "42", "42"),
+        ("\\boxed{x = 42}", "42", "42"),
+        ("\\boxed{42 \\text{ cm}^2}", "42", "42"),
+        ("\\boxed{\\text{42}}", "42", "42"),
+        ("\\boxed{\\$1{,}000}", "1000", "\\$1{,}000"),
+        ("\\boxed{\\frac{3}{4}}", "3/4", "\\frac{3}{4}"),
+        ("\\boxed{50\\%}", "50", "50"),
+        ("\\boxed{033}", "33", "033"),
+        ("It is \\boxed 5$, of 6", "5", "5"),
+        ("\\boxed{none} 5", "5", "5"),
+        ("6 * 7\n#### 42\n\nQ: And 5?", "42", "42"),
+        ("#### $1,200", "1200", "1,200"),
         ("", None, None),
         ("no number", None, None),
         ("x15 15y", None, None),
         ("9" * 41, None, None),
     ],
 )
-def test_the_answer_is_the_last_number(text, canonical, written):
+def test_the_answer_is_the_stated_or_the_last_number(text, canonical, written):
     answer = NumberChecker().read(text)
     if canonical is None:
         assert answer is None
     else:
         assert answer.canonical == canonical
         assert answer.value == float(Fraction(canonical))
+        assert NumberChecker().read(canonical).canonical == canonical
         assert text[slice(*answer.span)] == written
 
 

@@ -4,28 +4,19 @@ The answer is what the last \boxed{...} holds, or what math-verify finds in a te
 and compared here, without tolerance; all else is math-verify's, in a process of its own.
 """
 
-import re
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+from mpdf_rllib.questions.boxes import BOX, last_box
 from mpdf_rllib.questions.checker import Answer
 from mpdf_rllib.questions.grader import grade
-
-BOX = "\\boxed{"
+from mpdf_rllib.questions.numbers import exact_number
 
 MAX_TEXT = 5_000
 """Characters, the last ones of a text without a box, that are searched for an answer [ours]."""
 MAX_ANSWER = 500
 """Characters of an answer; a longer one is none [ours]."""
-_MAX_DIGITS = 200
-
-_INTEGER = f"[0-9]{{1,{_MAX_DIGITS}}}"
-_DECIMAL = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
-_EXACT = re.compile(
-    rf"(?P<sign>[+-]?)(?:(?P<decimal>{_DECIMAL}(?:[eE][+-]?[0-9]{{1,2}})?)|(?P<a>{_INTEGER})/(?P<b>{_INTEGER})"
-    rf"|\\[dt]?frac(?:\{{(?P<c>{_INTEGER})\}}|(?P<d>[0-9]))(?:\{{(?P<e>{_INTEGER})\}}|(?P<f>[0-9])))"
-)
 
 
 class ExpressionChecker:
@@ -44,7 +35,7 @@ class ExpressionChecker:
             it has no finite real one; and its span, that of the whole text where math-verify has rewritten it. None
             where the text holds no answer, or none that math-verify can read within its bounds.
         """
-        span = (0, len(text)) if _exact(text) is not None else _boxed(text)
+        span = (0, len(text)) if _exact(text) is not None else last_box(text)
         if span is not None:
             answer = " ".join(text[slice(*span)].split())
         else:
@@ -79,31 +70,4 @@ def _graded(name: str, *answers: str) -> Any:
 
 
 def _exact(text: str) -> Fraction | None:
-    r"""The number that the text is as a whole: 15, -1,234.5, 3e8, 7/2, \frac{7}{2}; with or without $."""
-    if len(text) > MAX_ANSWER:
-        return None
-    text = text.strip().removeprefix("\\$").strip("$ ").replace("−", "-").replace("\\!", "").replace("{,}", ",")
-    found = _EXACT.fullmatch(text)
-    if found is None:
-        return None
-    top, bottom = found["a"] or found["c"] or found["d"], found["b"] or found["e"] or found["f"] or "1"
-    if int(bottom) == 0:
-        return None
-    number = Fraction((found["decimal"] or top).replace(",", "")) / int(bottom)
-    if max(len(str(abs(number.numerator))), len(str(number.denominator))) > _MAX_DIGITS:
-        return None
-    return -number if found["sign"] == "-" else number
-
-
-def _boxed(text: str) -> tuple[int, int] | None:
-    r"""Where the content of the last \boxed{...} is, without its braces."""
-    start = text.rfind(BOX) + len(BOX)
-    if start < len(BOX):
-        return None
-    depth, at = 1, start
-    while at < len(text):
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
-        if depth == 0:
-            return start, at
-        at += 2 if text[at] == "\\" else 1
-    return None
+    return exact_number(text) if len(text) <= MAX_ANSWER else None

@@ -4,22 +4,18 @@ import difflib
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import numpy as np
-
-from mpdf_rllib.errors import ConfigError, DataError
+from mpdf_rllib.errors import DataError
 from mpdf_rllib.prompts import load_prompts
+from mpdf_rllib.questions.draws import as_text, content_of, draw
 from mpdf_rllib.questions.families import Split
 from mpdf_rllib.questions.question import Kind, Question
 from mpdf_rllib.questions.tables import Complain, read_rows
 
 Role = Literal["text", "answer", "id"]
 
-MIN_TRAIN = 10
-"""Training questions that an experiment needs at least."""
 LISTED = 20
 """Problems that an error describes; of the others it names the rows."""
 
@@ -63,7 +59,7 @@ def file_questions(
         raise DataError(f"questions.file: {files['test']} is both train and test; give each a file of its own")
     problems: list[_Problem] = []
     first = {
-        ("text", _content(text)): f"the prompts {source}"
+        ("text", content_of(text)): f"the prompts {source}"
         for source in prompts
         for text in load_prompts(source).questions
     }
@@ -76,7 +72,7 @@ def file_questions(
             problems.append(_Problem(path, place, problem))
 
         for place, values in _values(path, columns, complain):
-            content = _content(values["text"])
+            content = content_of(values["text"])
             own_id = values.get("id") or hashlib.sha256(content.encode()).hexdigest()[:16]
             here = f"{path} {place}"
             same_text, same_id = (first.setdefault(key, here) for key in (("text", content), ("id", own_id)))
@@ -94,7 +90,7 @@ def file_questions(
             complain("", "it holds no questions")
     if problems:
         raise DataError("\n  ".join(["questions.file:", *_listed(problems)]))
-    return _draw(questions[split], files[split], split, count, seed)
+    return draw(questions[split], split, count, seed, files[split], "questions.file.train")
 
 
 def _listed(problems: list[_Problem]) -> Iterator[str]:
@@ -114,21 +110,6 @@ def _ranges(numbers: list[int]) -> str:
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in ends)
 
 
-def _draw(questions: list[Question], file: str, split: Split, count: int | None, seed: int) -> list[Question]:
-    if split == "train" and len(questions) < MIN_TRAIN:
-        raise ConfigError(f"questions.file.train: {file} has {len(questions)} questions; give at least {MIN_TRAIN}")
-    if count is None:
-        return questions
-    if count > len(questions):
-        raise ConfigError(f"questions.{split}: {count} is more than the {len(questions)} in {file}; ask for fewer")
-    return [questions[row] for row in np.random.default_rng(seed).permutation(len(questions))[:count]]
-
-
-def _content(text: str) -> str:
-    """The text whatever its white space: questions that agree in it are one."""
-    return " ".join(text.split())
-
-
 def _values(path: Path, columns: Mapping[Role, str], complain: Complain) -> Iterator[tuple[str, dict[Role, str]]]:
     """The place and, by role, the text of each row that has all that it should."""
     rows = read_rows(path, complain)
@@ -144,20 +125,8 @@ def _values(path: Path, columns: Mapping[Role, str], complain: Complain) -> Iter
         values: dict[Role, str] = {}
         for role, column in columns.items():
             try:
-                values[role] = _as_text(row.get(column))
+                values[role] = as_text(row.get(column))
             except ValueError as error:
                 complain(place, f"no {role}: {column!r} {error}")
         if len(values) == len(columns):
             yield place, values
-
-
-def _as_text(value: Any) -> str:
-    if value is None or value != value or (isinstance(value, str) and not value.strip()):
-        raise ValueError("is empty")
-    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        return format(Decimal(str(value)), "f")
-    if not isinstance(value, str):
-        raise ValueError(f"is {value!r:.40}, not a text or a number")
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("holds half a surrogate pair")
-    return value.strip()

@@ -7,16 +7,25 @@ from functools import cached_property
 from typing import Literal, ParamSpec, TypeVar
 
 from mpdf_rllib.errors import DataError
+from mpdf_rllib.questions.boxes import BOX, last_box
 from mpdf_rllib.questions.checker import Answer, Checker
-from mpdf_rllib.questions.expressions import BOX, ExpressionChecker
+from mpdf_rllib.questions.choices import ChoiceChecker
+from mpdf_rllib.questions.expressions import ExpressionChecker
 from mpdf_rllib.questions.grader import grading
 from mpdf_rllib.questions.numbers import NumberChecker
+from mpdf_rllib.questions.reasoning import ReasoningChecker, ReasoningRow, as_answer
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-Kind = Literal["number", "expression"]
+Kind = Literal["number", "expression", "choice", "reasoning"]
 
+_NAMES: dict[Kind, str] = {
+    "number": "a number",
+    "expression": "an expression",
+    "choice": "a choice",
+    "reasoning": "an answer",
+}
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 100
 
@@ -31,6 +40,8 @@ class Question:
         answer: The reference answer, or a text that it can be read out of: of an expression, alone or in \boxed{...}.
         kind: Which checker reads and compares answers.
         source: The prompts that it is asked with, called like its family, or the path of the user's own.
+        choices: Of a choice, the texts that there are to choose from; the answer is a letter.
+        row: Of a task of reasoning-gym's, which row of it; the answer is the one that comes with it.
     """
 
     id: str
@@ -38,6 +49,8 @@ class Question:
     answer: str
     kind: Kind
     source: str
+    choices: tuple[str, ...] = ()
+    row: ReasoningRow | None = None
 
     @cached_property
     def checker(self) -> Checker:
@@ -47,6 +60,11 @@ class Question:
                 return NumberChecker()
             case "expression":
                 return ExpressionChecker()
+            case "choice":
+                return ChoiceChecker(self.choices)
+            case "reasoning":
+                assert self.row is not None
+                return ReasoningChecker(self.row)
 
     @cached_property
     def reference(self) -> Answer:
@@ -55,11 +73,12 @@ class Question:
         Raises:
             DataError: The checker cannot read it.
         """
-        bare = self.kind == "expression" and BOX not in self.answer
-        text = f"{BOX}{self.answer}}}" if bare else self.answer
+        bare = self.kind == "expression" and last_box(self.answer) is None
+        whole = as_answer(self.answer) if self.kind == "reasoning" else self.answer
+        text = f"{BOX}{self.answer}}}" if bare else whole
         reference = self.checker.read(text)
         if reference is None or (bare and reference.span[1] != len(text) - 1):
-            answer, kind = _SHORT.repr(self.answer), {"number": "a number", "expression": "an expression"}[self.kind]
+            answer, kind = _SHORT.repr(self.answer), _NAMES[self.kind]
             raise DataError(f"question {self.id}: its reference answer {answer} cannot be read as {kind}; correct it")
         return reference
 

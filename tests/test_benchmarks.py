@@ -1,0 +1,283 @@
+"""Benchmarks by name, from files in their formats."""
+
+import functools
+import http.server
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from benchmark_fixtures import GSM8K, MATH, MMLU, experiment, write_rows
+
+from mpdf_rllib.errors import ConfigError, DataError
+from mpdf_rllib.questions import hub
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """Keeps what the libraries store away from the user's own cache."""
+    import datasets
+
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_rows(tmp_path / "gsm8k/train.jsonl", GSM8K[:20])
+    write_rows(tmp_path / "gsm8k/test.jsonl", GSM8K[20:])
+    write_rows(tmp_path / "math/train.jsonl", MATH[:16])
+    write_rows(tmp_path / "math/test.jsonl", MATH[16:])
+    write_rows(tmp_path / "mmlu/train.jsonl", MMLU[:12])
+    write_rows(tmp_path / "mmlu/test.jsonl", MMLU[12:])
+    return tmp_path
+
+
+def test_gsm8k_as_on_the_hub(folder):
+    config = experiment(folder, benchmark="gsm8k", path=str(folder))
+    train, test = config.questions_of("train"), config.questions_of("test")
+    assert [q.text for q in train] == [row["question"] for row in GSM8K[:20]]
+    assert [q.reference.canonical for q in test] == [str(n) for n in range(20, 30)]
+    assert {(q.kind, q.source) for q in train + test} == {("number", "generic")}
+    assert (train[3].id, test[3].id) == ("gsm8k-train-3", "gsm8k-test-3")
+
+
+@pytest.mark.parametrize("name", ["main/{}-00000-of-00001.parquet", "{}.parquet", "{}.jsonl.gz"])
+def test_files_are_those_of_the_hub_or_one_a_split(folder, name):
+    asked = experiment(folder, benchmark="gsm8k", path=str(folder)).questions_of("test")
+    other = folder / "other"
+    for split, rows in (("train", GSM8K[:20]), ("test", GSM8K[20:])):
+        write_rows(other / "gsm8k" / name.format(split), rows)
+    write_rows(other / "gsm8k/socratic/test-00000-of-00001.parquet", GSM8K[:3])
+    assert experiment(folder, benchmark="gsm8k", path=str(other)).questions_of("test") == asked
+
+
+def test_math_has_its_subjects_in_folders_and_its_answers_in_boxes(folder):
+    shutil.rmtree(folder / "math")
+    for subject in ("algebra", "geometry"):
+        rows = [{**row, "problem": f"{subject}: {row['problem']}"} for row in MATH]
+        write_rows(folder / "math" / subject / "train-00000-of-00001.parquet", rows[:16])
+        write_rows(folder / "math" / subject / "test-00000-of-00001.parquet", rows[16:])
+    config = experiment(folder, benchmark="math", path=str(folder))
+    train, test = config.questions_of("train"), config.questions_of("test")
+    assert (len(train), len(test)) == (32, 16)
+    assert {question.kind for question in train} == {"expression"}
+    assert [q.reference.canonical for q in train[:4]] == ["1/2", "1", "3/2", "2"]
+
+
+@pytest.mark.parametrize("benchmark", ["math500", "aime", "amc"])
+def test_a_benchmark_without_a_training_split_trains_on_another(folder, benchmark):
+    write_rows(
+        folder / benchmark / "test.jsonl",
+        [
+            {"problem": "What is 5 + 5?", "answer": 10.0, "solution": "\\framebox{10}"},
+            {"problem": "What is 9 + 9?", "answer": 18.0, "solution": "?"},
+        ],
+    )
+    config = experiment(folder, benchmark=benchmark, path=str(folder))
+    assert config.questions.train_on == "math"
+    assert "train_on: math" in config.to_yaml()
+    assert [q.text for q in config.questions_of("train")] == [row["problem"] for row in MATH[:16]]
+    assert [q.reference.canonical for q in config.questions_of("test")] == ["10", "18"]
+    other = experiment(folder, benchmark=benchmark, path=str(folder), train_on="gsm8k")
+    assert other.questions_of("train")[0].text == GSM8K[0]["question"]
+    assert len(other.questions_of("test")) == 2
+
+
+def test_mmlu_shows_lettered_choices_which_tell_questions_apart(folder):
+    config = experiment(folder, benchmark="mmlu", path=str(folder))
+    train, test = config.questions_of("train"), config.questions_of("test")
+    assert (len(train), len(test)) == (12, 8)
+    assert test[0].text == "Which is even?\nA. 12\nB. 13\nC. 15"
+    assert (test[0].choices, test[1].choices) == (("12", "13", "15"), ("13", "14", "16"))
+    assert [q.reference.canonical for q in test] == ["A", "B"] * 4
+    assert test[1].accepts(test[1].checker.read("It is 14, so the answer is (B).").canonical)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_columns_of_other_names_and_rows_within_a_column(folder, nested):
+    rows = [
+        {"question": r["question"], "type": "numbers", "choices": r["choices"], "answer": "ab"[r["answer"]]}
+        for r in MMLU
+    ]
+    write_rows(folder / "mmlu/train.jsonl", [{"train": row} if nested else row for row in rows[:12]])
+    train = experiment(folder, benchmark="mmlu", path=str(folder)).questions_of("train")
+    assert [q.answer for q in train] == ["A", "B"] * 6
+
+
+def test_a_training_row_that_is_a_test_row_is_left_out_and_counted(folder):
+    shout = {**GSM8K[25], "question": GSM8K[25]["question"].upper().replace(" ", "\n ")}
+    write_rows(
+        folder / "gsm8k/train.jsonl", [shout, *GSM8K[:20], GSM8K[4], {"question": " ", "answer": "#### 1"}, GSM8K[29]]
+    )
+    config = experiment(folder, benchmark="gsm8k", path=str(folder))
+    train = config.questions_of("train")
+    assert [q.text for q in train] == [row["question"] for row in GSM8K[:20]]
+    assert train[0].id == "gsm8k-train-1"
+    assert len(config.questions_of("test")) == 10
+    left_out = config.questions.benchmark_splits()["train"].left_out
+    assert left_out == {"in the test split": 2, "repeated": 1, "incomplete": 1}
+
+
+def test_a_training_row_that_an_agents_prompts_answer_is_left_out(folder):
+    (folder / "my.yaml").write_text(
+        f"{{max_tokens: 9, agents: [{{answer: [['{GSM8K[2]['question']}', '2']], refine: []}}], critic: []}}"
+    )
+    config = experiment(folder, benchmark="gsm8k", path=str(folder))
+    texts = [q.text for q in config.questions.of("train", [str(folder / "my.yaml")])]
+    assert len(texts) == 19
+    assert GSM8K[2]["question"] not in texts
+
+
+def test_a_repeated_test_row_stays_under_an_id_of_its_own(folder):
+    write_rows(folder / "gsm8k/test.jsonl", [GSM8K[20], GSM8K[20], GSM8K[21]])
+    test = experiment(folder, benchmark="gsm8k", path=str(folder)).questions_of("test")
+    assert [q.id for q in test] == ["gsm8k-test-0", "gsm8k-test-1", "gsm8k-test-2"]
+
+
+def test_maths_empty_boxes_are_no_training_rows(folder):
+    write_rows(folder / "math/train.jsonl", [*MATH[:15], {**MATH[15], "solution": "So it is $\\boxed{}$."}])
+    config = experiment(folder, benchmark="math", path=str(folder))
+    assert len(config.questions_of("train")) == 15
+    assert config.questions.benchmark_splits()["train"].left_out == {"incomplete": 1}
+
+
+def test_a_smaller_draw_is_the_beginning_of_a_larger_one(folder):
+    draws = {
+        (count, seed): experiment(folder, benchmark="gsm8k", path=str(folder), train=count, seed=seed).questions_of(
+            "train"
+        )
+        for count, seed in ((10, 0), (15, 0), (15, 1))
+    }
+    assert draws[15, 0][:10] == draws[10, 0]
+    assert draws[15, 0] != draws[15, 1]
+    with pytest.raises(
+        ConfigError, match=r"^questions\.train: 21 is more than the 20 in .*train\.jsonl; ask for fewer"
+    ):
+        experiment(folder, benchmark="gsm8k", path=str(folder), train=21).questions_of("train")
+
+
+def test_a_missing_file_is_named_with_all_that_is_needed_to_get_it(folder):
+    (folder / "gsm8k/test.jsonl").unlink()
+    with pytest.raises(ConfigError) as error:
+        experiment(folder, benchmark="gsm8k", path=str(folder)).questions_of("train")
+    message = str(error.value)
+    assert message.startswith(
+        f"questions.path: no rows of gsm8k's test split in {folder}/gsm8k: put test.parquet or test.jsonl"
+    )
+    for part in (
+        "question, answer",
+        "openai/gsm8k",
+        "--revision 740312add88f781978c0658806c59bc2815b9866",
+        "main/test-*.parquet",
+    ):
+        assert part in message
+
+
+def test_a_missing_column_is_named(folder):
+    write_rows(folder / "gsm8k/test.jsonl", [{"question": "1 + 1?", "final": 2}])
+    with pytest.raises(
+        DataError, match=r"test\.jsonl: no column 'answer' for the answer; there are 'question', 'final'$"
+    ):
+        experiment(folder, benchmark="gsm8k", path=str(folder)).questions_of("test")
+
+
+def test_wrong_rows_of_the_test_split_are_named_by_number(folder):
+    write_rows(folder / "mmlu/test.jsonl", [MMLU[12], {**MMLU[13], "answer": 3}, {**MMLU[14], "question": None}])
+    with pytest.raises(DataError) as error:
+        experiment(folder, benchmark="mmlu", path=str(folder)).questions_of("train")
+    assert [line.strip() for line in str(error.value).splitlines()[1:]] == [
+        "row 1: the answer 3 is neither the letter of a choice nor its number from 0",
+        "row 2: the text is empty",
+    ]
+
+
+def test_a_file_that_is_no_rows(folder):
+    (folder / "gsm8k/test.jsonl").write_text("question,answer\n1 + 1?,2\n")
+    with pytest.raises(DataError, match=r"test\.jsonl: it cannot be read: "):
+        experiment(folder, benchmark="gsm8k", path=str(folder)).questions_of("test")
+
+
+def test_without_network_the_one_error_comes_at_once(folder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    started = time.monotonic()
+    with pytest.raises(ConfigError) as error:
+        experiment(folder, benchmark="mmlu").questions_of("test")
+    assert time.monotonic() - started < 20
+    message = str(error.value)
+    for part in (
+        "questions.benchmark: cais/mmlu is not in ",
+        "offline mode",
+        "hf download cais/mmlu",
+        "put test.jsonl",
+    ):
+        assert part in message
+    assert "set questions.path=DATA" in message
+
+
+class _Silent(http.server.BaseHTTPRequestHandler):
+    """Never answers before the test ends."""
+
+    def __init__(self, ended: threading.Event, *args):
+        self.ended = ended
+        super().__init__(*args)
+
+    def do_GET(self):
+        self.ended.wait(60)
+
+    do_HEAD = do_GET
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(folder, monkeypatch):
+    ended = threading.Event()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Silent, ended))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(hub, "TIMEOUT", 1.0)
+    started = time.monotonic()
+    try:
+        with pytest.raises(ConfigError, match="openai/gsm8k is not in .* could not be had from the hub"):
+            experiment(folder, benchmark="gsm8k").questions_of("test")
+    finally:
+        ended.set()
+        server.shutdown()
+    assert time.monotonic() - started < 20
+
+
+def test_what_the_hubs_cache_has_needs_no_network(folder, monkeypatch, tmp_path):
+    import huggingface_hub
+
+    revision = "740312add88f781978c0658806c59bc2815b9866"
+    snapshot = Path(huggingface_hub.constants.HF_HUB_CACHE) / "datasets--openai--gsm8k" / "snapshots" / revision
+    write_rows(snapshot / "main/train-00000-of-00001.parquet", GSM8K[:20])
+    write_rows(snapshot / "main/test-00000-of-00001.parquet", GSM8K[20:])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub_questions = experiment(folder, benchmark="gsm8k").questions_of("test")
+    assert hub_questions == experiment(folder, benchmark="gsm8k", path=str(folder)).questions_of("test")
+
+
+@pytest.mark.parametrize(
+    ("questions", "message"),
+    [
+        ({"benchmark": "gsm8"}, "questions.benchmark: 'gsm8': did you mean gsm8k? known: gsm8k, math"),
+        ({"benchmark": "gsm8k", "families": ["addition"]}, ": give one of benchmark, families and file"),
+        ({"benchmark": "gsm8k", "parameters": {"a": 1}}, ": parameters are of a reasoning_gym: task; leave them out"),
+        ({"families": ["addition"], "train": 10, "test": 5, "path": "x"}, ": path is of the benchmarks gsm8k, math"),
+        ({"benchmark": "reasoning_gym:chain_sum"}, ": a task has no end; give the numbers of train and test questions"),
+        ({"benchmark": "gsm8k", "train_on": "amc"}, "questions.train_on: 'amc': input should be 'gsm8k', 'math'"),
+    ],
+)
+def test_a_config_that_does_not_fit(tmp_path, questions, message):
+    with pytest.raises(ConfigError) as error:
+        experiment(tmp_path, **questions)
+    assert message in str(error.value)
+
+
+def test_a_path_does_not_depend_on_where_a_trial_runs(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    config = experiment(folder, benchmark="gsm8k", path=".")
+    monkeypatch.chdir("/")
+    assert len(config.questions_of("test")) == 10
