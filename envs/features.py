@@ -8,24 +8,14 @@ trace would be a verifier, not meta-cognition.
 import math
 import string
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 
 from mpdf_rllib.engine.types import Generation
+from mpdf_rllib.envs.feature import Feature
+from mpdf_rllib.envs.self_report import REPORT_FEATURES
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.questions import Answer, Kind
-
-
-class Feature(NamedTuple):
-    name: str
-    low: float
-    high: float
-    part: str
-    """Of z: what `algorithm.left_out` leaves out together."""
-    source: str
-    """[paper] for what is told there, [ours] for all else, such as how it is put into numbers."""
-
 
 FeatureTable = tuple[Feature, ...]
 
@@ -78,16 +68,20 @@ IS_TARGET = -1
 """Where `is_target` stands in z."""
 
 
-def solution_table(kinds: Collection[Kind] = frozenset[Kind](["number"]), authors: int = 0) -> FeatureTable:
+def solution_table(
+    kinds: Collection[Kind] = frozenset[Kind](["number"]), self_report: bool = False, authors: int = 0
+) -> FeatureTable:
     """The entries of z that belong to one solution.
 
     Args:
         kinds: Of the questions: choices are told one-hot, all else as a scalar, of a program its lines.
+        self_report: Whether models report on their reasoning; it is measured all the same.
         authors: How many agents may have written it where they differ; 0 where they are alike, and it is not told.
     """
     answer = (*([_SCALAR] if set(kinds) - {"choice"} else []), *(_CHOICES if "choice" in kinds else ()))
     author = tuple(Feature(f"author_{i}", 0, 1, "author", f"[ours] agent {i} wrote it") for i in range(authors))
-    return (_VALID, *answer, *_PROFILE, *_CRITIC, *_LIKELIHOOD, *_CHAIN, *author)
+    report = REPORT_FEATURES if self_report else ()
+    return (_VALID, *answer, *_PROFILE, *report, *_CRITIC, *_LIKELIHOOD, *_CHAIN, *author)
 
 
 NUMBERS = solution_table()
@@ -133,8 +127,8 @@ def answer_features(answer: Answer | None, kind: Kind) -> dict[str, float]:
 
 
 def measured_profile(generation: Generation, max_tokens: int) -> dict[str, float]:
-    """z_prof as it is measured from a text, generated under a bound on its tokens."""
-    text = generation.text
+    """z_prof as it is measured from a text, or from JSON, generated under a bound on its tokens."""
+    text = generation.text.replace("\\n", "\n")
     additive = sum(text.count(sign) for sign in (" + ", " - "))
     multiplicative = sum(text.count(sign) for sign in (" * ", " / ", " x ", "×", "÷"))
     return {
@@ -156,13 +150,13 @@ def critic_features(critic: Generation | None) -> dict[str, float]:
     return {"critic_correct": correct, "critic_entropy": entropy}
 
 
-def likelihood_features(generation: Generation, answer: Answer | None) -> dict[str, float]:
-    """z_lp of a text and of the answer in it."""
+def likelihood_features(generation: Generation, span: tuple[int, int] | None) -> dict[str, float]:
+    """z_lp of a text and of the answer in it, whose first and last-plus-one character are the span."""
     logprobs = np.array(generation.logprobs or (-math.inf,))
     return {
         "mean_probability": np.exp(logprobs.mean()),
         "min_probability": np.exp(logprobs.min()),
-        "answer_probability": np.exp(span_logprob(generation, answer.span if answer else None)),
+        "answer_probability": np.exp(span_logprob(generation, span)),
     }
 
 

@@ -30,19 +30,22 @@ REPORT_TOKENS = 128
 
 _CHARACTERS_PER_TOKEN = 2
 """[ours] about, of a text with many numbers; of a program more."""
-_MAX_CHARACTERS = {"number": 24, "expression": 200}
+_MAX_CHARACTERS = {"number": 24, "expression": 200, "reasoning": 1000}
 _LETTERS = string.ascii_uppercase
 
 REPORT_FEATURES = (
-    Feature("reported", 0, 1, "[ours] z_prof reported: the report could be read; all below are 0 without"),
-    Feature("reported_steps", 0, 1, f"[paper] z_prof: number of steps; [ours] / {MAX_STEPS}"),
-    *(Feature(f"reported_{name}", 0, 1, "[paper] z_prof: operators used; [ours] 0 or 1 each") for name in OPERATORS),
+    Feature("reported", 0, 1, "z_prof", "[ours] z_prof reported: the report could be read; all below are 0 without"),
+    Feature("reported_steps", 0, 1, "z_prof", f"[paper] z_prof: number of steps; [ours] / {MAX_STEPS}"),
     *(
-        Feature(f"reported_{name}", 0, 1, "[paper] z_prof: type of reasoning; [ours] one-hot")
+        Feature(f"reported_{name}", 0, 1, "z_prof", "[paper] z_prof: operators used; [ours] 0 or 1 each")
+        for name in OPERATORS
+    ),
+    *(
+        Feature(f"reported_{name}", 0, 1, "z_prof", "[paper] z_prof: type of reasoning; [ours] one-hot")
         for name in REASONING_TYPES
     ),
-    Feature("reported_confidence", 0, 1, f"[paper] z_prof: self-assessed confidence; [ours] of {SCALE}"),
-    Feature("reported_consistency", 0, 1, f"[paper] z_prof: consistency within the trace; [ours] of {SCALE}"),
+    Feature("reported_confidence", 0, 1, "z_prof", f"[paper] z_prof: self-assessed confidence; [ours] of {SCALE}"),
+    Feature("reported_consistency", 0, 1, "z_prof", f"[paper] z_prof: consistency within the trace; [ours] of {SCALE}"),
 )
 
 
@@ -75,7 +78,7 @@ def report_schema(kind: str, choices: int = 0, *, max_tokens: int) -> str:
     Everything in it is bounded, so that a generation ends: mostly within `max_tokens` + `REPORT_TOKENS` tokens.
 
     Args:
-        kind: Of the question: "number", "expression", "choice" or "code".
+        kind: Of the question.
         choices: For "choice", how many there are, 1 to 26.
         max_tokens: The bound on the reasoning, at least 1; on reasoning and program together of kind "code".
 
@@ -85,7 +88,7 @@ def report_schema(kind: str, choices: int = 0, *, max_tokens: int) -> str:
     characters = _CHARACTERS_PER_TOKEN * max_tokens
     answer: dict[str, Any] = {"type": "string"}
     match kind:
-        case "number" | "expression":
+        case "number" | "expression" | "reasoning":
             answer["maxLength"] = _MAX_CHARACTERS[kind]
         case "choice" if 1 <= choices <= len(_LETTERS):
             answer["enum"] = list(_LETTERS[:choices])

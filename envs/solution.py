@@ -15,6 +15,7 @@ from mpdf_rllib.envs.features import (
     likelihood_features,
     measured_profile,
 )
+from mpdf_rllib.envs.self_report import read_report, report_features
 from mpdf_rllib.questions import Question
 
 
@@ -47,6 +48,7 @@ def make_solution(
     parent: Solution | None = None,
     depth_share: float = 0.0,
     author: int = 0,
+    asked_to_report: bool = False,
     table: FeatureTable = NUMBERS,
 ) -> Solution:
     """Parses a generation.
@@ -59,17 +61,21 @@ def make_solution(
         parent: The solution that it refines, if it refines one.
         depth_share: Refinements before it / rounds, in [0, 1].
         author: The agent that wrote it.
+        asked_to_report: Whether the text is a self-report, or was to be one.
         table: Which entries its features have.
     """
     checker = question.checker
-    answer = checker.read(generation.text)
+    report = read_report(generation.text) if asked_to_report else None
+    answer = question.read_alone(report.answer) if report else checker.read(generation.text)
+    span = report.answer_span if report else answer and answer.span
     canonical = answer.canonical if answer else None
     draft = parent.answer if parent else None
     z = {
         **answer_features(answer, question.kind),
         **measured_profile(generation, max_tokens),
+        **report_features(report),
         **critic_features(critic),
-        **likelihood_features(generation, answer),
+        **likelihood_features(generation, span if answer else None),
         "depth": depth_share,
         "repeats_parent": draft is not None and canonical is not None and checker.same(draft, canonical),
         f"author_{author}": 1.0,

@@ -8,6 +8,7 @@ from typing import Literal
 from mpdf_rllib.engine.types import Engine, GenerationRequest, Message, Position, SamplingParameters
 from mpdf_rllib.envs.debate_batch import Concede
 from mpdf_rllib.envs.features import FeatureTable, solution_table
+from mpdf_rllib.envs.self_report import REPORT_TOKENS, report_instruction, report_schema
 from mpdf_rllib.envs.solution import Solution, make_solution
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.prompts import VERDICTS, Prompts, as_text, load_prompts
@@ -53,6 +54,8 @@ class Team:
         concede: Whom an agent may concede to; see `debate_batch.Concede`.
         refine_samples: Refinements of a solution by one agent, at least 1: the reward of Refine is their mean, and the
             one that an agent gets is drawn [ours; 1 in the paper].
+        self_report: Each solution is one JSON object, with the model's report on its reasoning, which is a part of the
+            state [paper].
         refiner: Whose model and prompt refine a solution that was conceded to: its author's, or the agent's own [ours].
     """
 
@@ -62,6 +65,7 @@ class Team:
     concede: Concede = "most_confident"
     refine_samples: int = 1
     refiner: Refiner = "author"
+    self_report: bool = False
 
     @property
     def members(self) -> tuple[Agent, ...]:
@@ -71,7 +75,8 @@ class Team:
     def table(self, questions: Iterable[Question]) -> FeatureTable:
         """The features of this team's solutions to such questions: their author is one where the agents differ."""
         differ = len(set(self.members)) > 1
-        return solution_table({question.kind for question in questions}, len(self.members) if differ else 0)
+        authors = len(self.members) if differ else 0
+        return solution_table({question.kind for question in questions}, self.self_report, authors)
 
     def tree(self, questions: Iterable[Question], table: FeatureTable | None = None) -> SolutionTree:
         """An empty tree for every debate of this team.
@@ -136,19 +141,31 @@ class Team:
     def answer_prompt(self, author: int, question: Question) -> Prompt:
         """What asks an agent for a first answer."""
         agent = self.members[author]
-        turns = self._prompts(author, question).answer_turns(author, question.text, agent.shots, agent.persona)
+        prompts = self._prompts(author, question)
+        turns = prompts.answer_turns(author, question.text, agent.shots, agent.persona, self._addition)
         return _rendered(agent, turns, "A:")
 
     def refine_prompt(self, author: int, question: Question, draft: str) -> Prompt:
         """What asks an agent to revise a draft, of which it is shown the answer or the solution."""
         agent = self.members[author]
-        turns = self._prompts(author, question).refine_turns(author, question.text, draft, agent.shots, agent.persona)
+        prompts = self._prompts(author, question)
+        turns = prompts.refine_turns(author, question.text, draft, agent.shots, agent.persona, self._addition)
         return _rendered(agent, turns, "A:")
 
     def critic_prompt(self, author: int, question: Question, solution: str) -> Prompt:
         """What asks an agent's model for its verdict on a solution."""
         turns = self._prompts(author, question).critic_turns(question.text, solution)
         return _rendered(self.members[author], turns, "Verdict:")
+
+    @property
+    def _addition(self) -> str:
+        return report_instruction() if self.self_report else ""
+
+    def _sampling(self, agent: Agent, question: Question, max_tokens: int) -> SamplingParameters:
+        if self.self_report:
+            schema = report_schema(question.kind, len(question.choices), max_tokens=max_tokens)
+            return SamplingParameters(agent.temperature, agent.top_p, max_tokens + REPORT_TOKENS, json_schema=schema)
+        return SamplingParameters(agent.temperature, agent.top_p, max_tokens, () if agent.chat else ("\n",))
 
     def _prompts(self, author: int, question: Question) -> Prompts:
         return load_prompts(self.members[author].prompts or question.source, question.kind)
@@ -164,8 +181,7 @@ class Team:
         else:
             draft = parent.answer if prompts.draft == "answer" else parent.text.strip()
             prompt = self.refine_prompt(author, question, draft or "?")
-        stop = () if agent.chat else ("\n",)
-        sampling = SamplingParameters(agent.temperature, agent.top_p, prompts.max_tokens, stop)
+        sampling = self._sampling(agent, question, prompts.max_tokens)
         generation = await engine.generate(GenerationRequest(prompt, sampling, position, model=agent.model))
         critic = None
         if self.critic:
@@ -179,11 +195,12 @@ class Team:
             make_solution,
             question,
             generation,
-            prompts.max_tokens,
+            sampling.max_tokens,
             critic,
             parent,
             position.depth / self.rounds,
             author,
+            self.self_report,
             table,
         )
 

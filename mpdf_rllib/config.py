@@ -69,6 +69,9 @@ class TeamConfig(Section):
     """Chat turns, plain text to complete, or chat where the model's tokenizer has a chat template."""
     critic: bool = True
     """Whether the model also judges each solution, as the paper's introspective confidence."""
+    self_report: bool = False
+    """Whether the model also reports on its reasoning, in one JSON object with its answer, as the paper's reasoning
+    profile; it is measured from the text in either case."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     concede: Concede = "most_confident"

@@ -52,7 +52,9 @@ class Prompts:
         shots = [shot for agents in (self.answer, self.refine) for agent in agents for shot in agent]
         return {shot[-2] for shot in shots} | {question for question, _, _ in self.critic}
 
-    def answer_turns(self, agent: int, question: str, shots: int | None = None, persona: str = "") -> list[Message]:
+    def answer_turns(
+        self, agent: int, question: str, shots: int | None = None, persona: str = "", addition: str = ""
+    ) -> list[Message]:
         """Chat turns that ask `agent` for a first answer.
 
         Args:
@@ -60,16 +62,17 @@ class Prompts:
             question: The question's text.
             shots: How many of its examples it is shown, all by default.
             persona: What opens the first turn; "" for nothing.
+            addition: What is added to the instruction; "" for nothing.
         """
         asked = [(f"Q: {q}", a) for q, a in _agent_shots(self.answer, agent)[:shots]]
-        return _turns(_opening(persona, self.instructions[0]), asked, f"Q: {question}")
+        return _turns(_opening(persona, self.instructions[0], addition), asked, f"Q: {question}")
 
     def refine_turns(
-        self, agent: int, question: str, draft: str, shots: int | None = None, persona: str = ""
+        self, agent: int, question: str, draft: str, shots: int | None = None, persona: str = "", addition: str = ""
     ) -> list[Message]:
         """Chat turns that ask `agent` to revise the draft answer; see `answer_turns`."""
         asked = [(f"Draft: {d}\nQ: {q}", a) for d, q, a in _agent_shots(self.refine, agent)[:shots]]
-        return _turns(_opening(persona, self.instructions[1]), asked, f"Draft: {draft}\nQ: {question}")
+        return _turns(_opening(persona, self.instructions[1], addition), asked, f"Draft: {draft}\nQ: {question}")
 
     def critic_turns(self, question: str, solution: str) -> list[Message]:
         """Chat turns that ask for a verdict on a solution."""

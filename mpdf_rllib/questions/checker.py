@@ -10,7 +10,7 @@ class Answer(NamedTuple):
         canonical: A text that the same answer is read out of. Exactly equal numbers have equal forms ("15", "-7/2");
             expressions that differ in form ("\boxed{x+1}") can be equal all the same: see `Checker.same`.
         value: The answer as a number, finite: of a number or expression its value, 0 where it has no real one; of a
-            choice its index from 0; of a program 0.
+            choice its index from 0; of a program its lines.
         span: First and last-plus-one character of the answer in the text.
     """
 

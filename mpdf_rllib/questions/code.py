@@ -39,7 +39,7 @@ class CodeChecker:
     def read(self, text: str) -> Answer | None:
         """See `read_program`."""
         found = read_program(text, self.task)
-        return found and Answer(found[0], 0.0, found[1])
+        return found and Answer(found[0], found[0].count("\n") + 1.0, found[1])
 
     def same(self, gold: str, answer: str) -> bool:
         """See `same_behaviour`."""

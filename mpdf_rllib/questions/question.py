@@ -10,20 +10,23 @@ from mpdf_rllib.errors import DataError
 from mpdf_rllib.questions.boxes import BOX, last_box
 from mpdf_rllib.questions.checker import Answer, Checker
 from mpdf_rllib.questions.choices import ChoiceChecker
+from mpdf_rllib.questions.code import CodeChecker
 from mpdf_rllib.questions.expressions import ExpressionChecker
 from mpdf_rllib.questions.grader import grading
 from mpdf_rllib.questions.numbers import NumberChecker
+from mpdf_rllib.questions.programs import CodeTask
 from mpdf_rllib.questions.reasoning import ReasoningChecker, ReasoningRow, as_answer
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-Kind = Literal["number", "expression", "choice", "reasoning"]
+Kind = Literal["number", "expression", "choice", "code", "reasoning"]
 
 _NAMES: dict[Kind, str] = {
     "number": "a number",
     "expression": "an expression",
     "choice": "a choice",
+    "code": "a program that defines what is asked for",
     "reasoning": "an answer",
 }
 _SHORT = reprlib.Repr()
@@ -41,6 +44,7 @@ class Question:
         kind: Which checker reads and compares answers.
         source: The prompts that it is asked with, called like its family, or the path of the user's own.
         choices: Of a choice, the texts that there are to choose from; the answer is a letter.
+        task: Of a program, what decides whether it is right; the answer is one that is.
         row: Of a task of reasoning-gym's, which row of it; the answer is the one that comes with it.
     """
 
@@ -50,6 +54,7 @@ class Question:
     kind: Kind
     source: str
     choices: tuple[str, ...] = ()
+    task: CodeTask | None = None
     row: ReasoningRow | None = None
 
     @cached_property
@@ -62,9 +67,25 @@ class Question:
                 return ExpressionChecker()
             case "choice":
                 return ChoiceChecker(self.choices)
+            case "code":
+                assert self.task is not None
+                return CodeChecker(self.task)
             case "reasoning":
                 assert self.row is not None
                 return ReasoningChecker(self.row)
+
+    def read_alone(self, text: str) -> Answer | None:
+        """Reads an answer that stands alone, not at the end of a solution.
+
+        Returns:
+            The answer, its span in the text; None where the checker cannot read it, or not the text as a whole.
+        """
+        if self.kind == "expression" and last_box(text) is None:
+            answer = self.checker.read(f"{BOX}{text}}}")
+            if answer is None or answer.span[1] != len(BOX) + len(text):
+                return None
+            return answer._replace(span=(0, len(text)))
+        return self.checker.read(as_answer(text) if self.kind == "reasoning" else text)
 
     @cached_property
     def reference(self) -> Answer:
@@ -73,11 +94,8 @@ class Question:
         Raises:
             DataError: The checker cannot read it.
         """
-        bare = self.kind == "expression" and last_box(self.answer) is None
-        whole = as_answer(self.answer) if self.kind == "reasoning" else self.answer
-        text = f"{BOX}{self.answer}}}" if bare else whole
-        reference = self.checker.read(text)
-        if reference is None or (bare and reference.span[1] != len(text) - 1):
+        reference = self.read_alone(self.answer)
+        if reference is None:
             answer, kind = _SHORT.repr(self.answer), _NAMES[self.kind]
             raise DataError(f"question {self.id}: its reference answer {answer} cannot be read as {kind}; correct it")
         return reference
