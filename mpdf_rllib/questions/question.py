@@ -10,20 +10,23 @@ from mpdf_rllib.errors import DataError
 from mpdf_rllib.questions.boxes import BOX, last_box
 from mpdf_rllib.questions.checker import Answer, Checker
 from mpdf_rllib.questions.choices import ChoiceChecker
+from mpdf_rllib.questions.code import CodeChecker
 from mpdf_rllib.questions.expressions import ExpressionChecker
 from mpdf_rllib.questions.grader import grading
 from mpdf_rllib.questions.numbers import NumberChecker
+from mpdf_rllib.questions.programs import CodeTask
 from mpdf_rllib.questions.reasoning import ReasoningChecker, ReasoningRow, as_answer
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-Kind = Literal["number", "expression", "choice", "reasoning"]
+Kind = Literal["number", "expression", "choice", "code", "reasoning"]
 
 _NAMES: dict[Kind, str] = {
     "number": "a number",
     "expression": "an expression",
     "choice": "a choice",
+    "code": "a program",
     "reasoning": "an answer",
 }
 _SHORT = reprlib.Repr()
@@ -41,6 +44,7 @@ class Question:
         kind: Which checker reads and compares answers.
         source: The prompts that it is asked with, called like its family, or the path of the user's own.
         choices: Of a choice, the texts that there are to choose from; the answer is a letter.
+        task: Of code, what its checker needs; the answer is a program that passes the tests.
         row: Of a task of reasoning-gym's, which row of it; the answer is the one that comes with it.
     """
 
@@ -50,6 +54,7 @@ class Question:
     kind: Kind
     source: str
     choices: tuple[str, ...] = ()
+    task: CodeTask | None = None
     row: ReasoningRow | None = None
 
     @cached_property
@@ -62,6 +67,9 @@ class Question:
                 return ExpressionChecker()
             case "choice":
                 return ChoiceChecker(self.choices)
+            case "code":
+                assert self.task is not None
+                return CodeChecker(self.task)
             case "reasoning":
                 assert self.row is not None
                 return ReasoningChecker(self.row)
