@@ -45,6 +45,27 @@ MATH = [
     }
     for n in range(1, 25)
 ]
+HUMANEVAL = [
+    {
+        "task_id": f"HumanEval/{n}",
+        "prompt": f"from math import prod\n\n\ndef times_{n}(x):\n"
+        f'    """{n} times x.\n\n    >>> times_{n}(2)\n    {2 * n}\n    """\n',
+        "entry_point": f"times_{n}",
+        "canonical_solution": f"    return prod([x, {n}])\n",
+        "test": f"def check(candidate):\n    assert candidate(3) == {3 * n}\n    assert candidate(-1) == {-n}\n",
+    }
+    for n in range(2, 5)
+]
+MBPP = [
+    {
+        "task_id": n,
+        "text": f"Write a function that adds {n} to each number.",
+        "code": f"def added(numbers):\r\n    return {{number + {n} for number in numbers}}",
+        "test_list": [f"assert set(added([1, 2])) == {{{n + 1}, {n + 2}}}", "assert not added(EMPTY)"],
+        "test_setup_code": "EMPTY = []",
+    }
+    for n in range(12)
+]
 MMLU = [
     {"question": "Which is even?", "subject": "numbers", "choices": [f"{n}", f"{n + 1}", f"{n + 3}"], "answer": n % 2}
     for n in range(20)

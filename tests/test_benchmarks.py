@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from benchmark_fixtures import GSM8K, MATH, MMLU, experiment, write_rows
+from benchmark_fixtures import GSM8K, HUMANEVAL, MATH, MBPP, MMLU, experiment, write_rows
 
 from mpdf_rllib.errors import ConfigError, DataError
-from mpdf_rllib.questions import hub
+from mpdf_rllib.questions import Question, hub
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,8 @@ def folder(tmp_path: Path) -> Path:
     write_rows(tmp_path / "gsm8k/test.jsonl", GSM8K[20:])
     write_rows(tmp_path / "math/train.jsonl", MATH[:16])
     write_rows(tmp_path / "math/test.jsonl", MATH[16:])
+    write_rows(tmp_path / "humaneval/HumanEval.jsonl.gz", HUMANEVAL)
+    write_rows(tmp_path / "mbpp/full/train-00000-of-00001.parquet", MBPP)
     write_rows(tmp_path / "mmlu/train.jsonl", MMLU[:12])
     write_rows(tmp_path / "mmlu/test.jsonl", MMLU[12:])
     return tmp_path
@@ -94,6 +96,53 @@ def test_mmlu_shows_lettered_choices_which_tell_questions_apart(folder):
     assert (test[0].choices, test[1].choices) == (("12", "13", "15"), ("13", "14", "16"))
     assert [q.reference.canonical for q in test] == ["A", "B"] * 4
     assert test[1].accepts(test[1].checker.read("It is 14, so the answer is (B).").canonical)
+
+
+def right(question: Question, text: str) -> bool:
+    answer = question.checker.read(text)
+    return answer is not None and question.accepts(answer.canonical)
+
+
+def test_humaneval_asks_for_the_rest_of_a_function_and_tests_it(folder):
+    question = experiment(folder, benchmark="humaneval", path=str(folder)).questions_of("test")[1]
+    assert (question.kind, question.text) == ("code", HUMANEVAL[1]["prompt"].strip())
+    assert question.task.examples == ("times_3(2)",)
+    assert question.accepts(question.reference.canonical)
+    assert right(question, "```python\ndef times_3(x):\n    return x * 3\n```")
+    assert not right(question, "```python\ndef times_3(x):\n    return 6\n```")
+
+
+def test_mbpp_shows_its_first_test_and_hides_the_others(folder):
+    config = experiment(folder, benchmark="humaneval", path=str(folder))
+    assert config.questions.train_on == "mbpp"
+    questions = config.questions_of("train")
+    assert len(questions) == 12
+    question = questions[5]
+    assert question.text == (
+        "Write a function that adds 5 to each number.\nThe function is called added. For example:\n"
+        "assert set(added([1, 2])) == {6, 7}"
+    )
+    assert question.task.examples == ("added([1, 2])",)
+    assert question.accepts(question.reference.canonical)
+    assert right(question, "def added(numbers):\n    return [5 + number for number in numbers]")
+    assert not right(question, "def added(numbers):\n    return [6, 7]")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"code": "def other(x):\n    return x"},
+        {"code": "def added(:"},
+        {"test_list": []},
+        {"test_list": None},
+        {"text": None},
+    ],
+)
+def test_a_program_without_what_it_needs_is_no_training_row(folder, wrong):
+    write_rows(folder / "mbpp/full/train-00000-of-00001.parquet", [*MBPP[:11], {**MBPP[11], **wrong}])
+    config = experiment(folder, benchmark="humaneval", path=str(folder))
+    assert len(config.questions_of("train")) == 11
+    assert config.questions.benchmark_splits()["train"].left_out == {"incomplete": 1}
 
 
 @pytest.mark.parametrize("nested", [False, True])

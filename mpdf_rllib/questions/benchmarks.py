@@ -8,6 +8,7 @@ r"""The paper's benchmarks by name: which data sets of the hub they are, and wha
 | aime | AIME 2022 to 2024 (90) [inferred] | MATH | number | accuracy, exact |
 | amc | AMC 12 of 2022 and 2023 (83) [inferred] | MATH | number | accuracy, exact |
 | mmlu | MMLU, 57 subjects (14042) | auxiliary_train (99842) | choice | accuracy over all rows |
+| humaneval | HumanEval (164) [paper] | MBPP (374) [ours] | code | pass@1 by the tests |
 
 Inferred: the paper's cells are multiples of 1/90 and 1/83, which are the rows of the sets named here. Its MATH cells
 are multiples of 1/550, a subset that it does not name. Where a benchmark has no training split of its own, what it
@@ -27,6 +28,7 @@ from typing import Any, Literal
 
 from mpdf_rllib.errors import DataError
 from mpdf_rllib.prompts import load_prompts
+from mpdf_rllib.questions.code_sets import HUMANEVAL, MBPP
 from mpdf_rllib.questions.data_sets import (
     AIME,
     AMC,
@@ -42,8 +44,8 @@ from mpdf_rllib.questions.families import Split
 from mpdf_rllib.questions.hub import Rows, read_rows
 from mpdf_rllib.questions.question import Kind, Question
 
-BenchmarkName = Literal["gsm8k", "math", "math500", "aime", "amc", "mmlu"]
-TrainOn = Literal["gsm8k", "math", "mmlu"]
+BenchmarkName = Literal["gsm8k", "math", "math500", "aime", "amc", "mmlu", "humaneval"]
+TrainOn = Literal["gsm8k", "math", "mmlu", "mbpp"]
 """Data sets with a training split."""
 
 SOURCE = "generic"
@@ -52,7 +54,7 @@ LISTED = 20
 """Rows that an error describes."""
 _BATCH = 1000
 
-_TRAINED: Mapping[TrainOn, DataSet] = {"gsm8k": GSM8K, "math": MATH, "mmlu": MMLU}
+_TRAINED: Mapping[TrainOn, DataSet] = {"gsm8k": GSM8K, "math": MATH, "mmlu": MMLU, "mbpp": MBPP}
 _TESTED: Mapping[BenchmarkName, tuple[DataSet, TrainOn]] = {
     "gsm8k": (GSM8K, "gsm8k"),
     "math": (MATH, "math"),
@@ -60,6 +62,7 @@ _TESTED: Mapping[BenchmarkName, tuple[DataSet, TrainOn]] = {
     "aime": (AIME, "math"),
     "amc": (AMC, "math"),
     "mmlu": (MMLU, "mmlu"),
+    "humaneval": (HUMANEVAL, "mbpp"),
 }
 
 

@@ -52,7 +52,7 @@ class QuestionsConfig(Section):
     """Which questions to train and to test on: a benchmark's, generated families, or files."""
 
     benchmark: str | None = None
-    """gsm8k, math, math500, aime, amc, mmlu, or reasoning_gym: with the name of one of its tasks."""
+    """gsm8k, math, math500, aime, amc, mmlu, humaneval, or reasoning_gym: with the name of one of its tasks."""
     path: str | None = None
     """Of a benchmark: a folder with files in place of the hub, in it one for each data set: see `hub.read_rows`."""
     train_on: TrainOn | None = None

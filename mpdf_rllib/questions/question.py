@@ -26,7 +26,7 @@ _NAMES: dict[Kind, str] = {
     "number": "a number",
     "expression": "an expression",
     "choice": "a choice",
-    "code": "a program that defines what is asked for",
+    "code": "a program",
     "reasoning": "an answer",
 }
 _SHORT = reprlib.Repr()
@@ -44,7 +44,7 @@ class Question:
         kind: Which checker reads and compares answers.
         source: The prompts that it is asked with, called like its family, or the path of the user's own.
         choices: Of a choice, the texts that there are to choose from; the answer is a letter.
-        task: Of a program, what decides whether it is right; the answer is one that is.
+        task: Of code, what its checker needs; the answer is a program that passes the tests.
         row: Of a task of reasoning-gym's, which row of it; the answer is the one that comes with it.
     """
 
