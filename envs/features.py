@@ -7,7 +7,7 @@ trace would be a verifier, not meta-cognition.
 
 import math
 import string
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -150,12 +150,19 @@ def critic_features(critic: Generation | None) -> dict[str, float]:
     return {"critic_correct": correct, "critic_entropy": entropy}
 
 
-def likelihood_features(generation: Generation, span: tuple[int, int] | None) -> dict[str, float]:
-    """z_lp of a text and of the answer in it, whose first and last-plus-one character are the span."""
-    logprobs = np.array(generation.logprobs or (-math.inf,))
+def free_logprobs(generation: Generation) -> tuple[float, ...]:
+    """The log-probabilities of the tokens that were free to be another: where a schema forces one, it is 0."""
+    return tuple(logprob for logprob in generation.logprobs if logprob < 0)
+
+
+def likelihood_features(
+    generation: Generation, logprobs: Sequence[float], span: tuple[int, int] | None
+) -> dict[str, float]:
+    """z_lp of a text, by those of its tokens' log-probabilities that count, and of the answer in it, by its span."""
+    counted = np.array(logprobs or (-math.inf,))
     return {
-        "mean_probability": np.exp(logprobs.mean()),
-        "min_probability": np.exp(logprobs.min()),
+        "mean_probability": np.exp(counted.mean()),
+        "min_probability": np.exp(counted.min()),
         "answer_probability": np.exp(span_logprob(generation, span)),
     }
 

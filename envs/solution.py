@@ -12,6 +12,7 @@ from mpdf_rllib.envs.features import (
     answer_features,
     as_vector,
     critic_features,
+    free_logprobs,
     likelihood_features,
     measured_profile,
 )
@@ -27,7 +28,8 @@ class Solution:
         text: The model's text.
         answer: Canonical answer, or None where the text holds none.
         correct: Whether it is right; unparsed is wrong.
-        confidence: Geometric mean of the token probabilities, in [0, 1]; 0 where unparsed.
+        confidence: Geometric mean of the token probabilities, in [0, 1], of a report those that its schema did not
+            force; 0 where unparsed.
         features: float32, shape (F,): the entries of z that `features.solution_table` names.
         tokens: Tokens of the solution and its critic: prompt, of which cached, generated.
     """
@@ -67,6 +69,7 @@ def make_solution(
     checker = question.checker
     report = read_report(generation.text) if asked_to_report else None
     answer = question.read_alone(report.answer) if report else checker.read(generation.text)
+    logprobs = free_logprobs(generation) if report else generation.logprobs
     span = report.answer_span if report else answer and answer.span
     canonical = answer.canonical if answer else None
     draft = parent.answer if parent else None
@@ -75,7 +78,7 @@ def make_solution(
         **measured_profile(generation, max_tokens),
         **report_features(report),
         **critic_features(critic),
-        **likelihood_features(generation, span if answer else None),
+        **likelihood_features(generation, logprobs, span if answer else None),
         "depth": depth_share,
         "repeats_parent": draft is not None and canonical is not None and checker.same(draft, canonical),
         f"author_{author}": 1.0,
@@ -85,7 +88,7 @@ def make_solution(
         text=generation.text,
         answer=canonical,
         correct=canonical is not None and question.accepts(canonical),
-        confidence=math.exp(float(np.mean(generation.logprobs))) if answer and generation.logprobs else 0.0,
+        confidence=math.exp(float(np.mean(logprobs))) if answer and logprobs else 0.0,
         features=as_vector(table, z),
         tokens=(
             sum(call.prompt_tokens for call in calls),

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import jsonschema
+import numpy as np
 import pytest
 from debate_fixtures import DEBATE_FEATURES, PENS
 
@@ -73,6 +74,12 @@ def test_a_solution_is_asked_for_as_a_report_and_read_as_one():
         assert request.sampling.stop == ()
         jsonschema.validate(REPORT, json.loads(request.sampling.json_schema))
     assert refinement.prompt.endswith(f"Draft: 48\nQ: {PENS.text}\nA:")
+
+
+def test_what_a_schema_forces_says_nothing_of_confidence():
+    generation = Generation(json.dumps(REPORT), (1, 2, 3), (0.0, -0.5, 0.0), (1, 2, 3), "stop", 9, 0, 3)
+    tree = filled(PENS, lambda _: generation, Team(2, 1, critic=False, self_report=True))
+    assert tree.confidence == pytest.approx(np.exp(-0.5))
 
 
 def test_a_text_without_a_report_is_a_solution_all_the_same():

@@ -155,7 +155,7 @@ class EndpointEngine:
             return ConfigError(
                 f"engine.url: answers that fit a JSON schema, as the agents' reports are to, are not supported by this "
                 f"server for {self._model!r} ({said}), use vLLM 0.29 or newer (`vllm serve`, or engine.kind=serve), or "
-                "ask for no reports."
+                "set team.self_report=false."
             )
         return DataError(
             f"Question {request.position.question!r}: {self._url} refuses its prompt or the team's sampling "
