@@ -141,26 +141,29 @@ class Sandbox:
         self._channel, inside = socket.socketpair()
         self._received = bytearray()
         self._deadline: float | None = None
-        scratch = (
-            self._cleanup.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)) if unsafe else "/tmp"
-        )
+        scratch = "/tmp"
+        if unsafe:
+            scratch = self._cleanup.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         environment = {"HOME": scratch, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1"}
         with inside, _filter() as filter_file:
             isolated = [] if unsafe else _bubblewrap(filter_file)
             uid = random.choice(_UIDS) if isolated and _is_root() else 0
             program = _INSIDE if isolated else str(_PROGRAM)
-            # Ctrl-C is the owner's, with whom this ends.
             command = [*isolated, str(_PYTHON), "-P", "-s", "-S", program, str(uid)]
-            self._process = subprocess.Popen(
-                command,
-                stdin=inside.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                cwd=scratch,
-                env=environment,
-                pass_fds=[filter_file] if isolated else [],
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=inside.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    cwd=scratch,
+                    env=environment,
+                    pass_fds=[filter_file] if isolated else [],
+                    start_new_session=True,  # Ctrl-C is the owner's, with whom this ends
+                )
+            except OSError as error:
+                self._cleanup.close()
+                raise EngineError(f"a sandbox for code did not start: {error}") from error
 
     def ask(self, request: Any) -> bytes | None:
         """Writes a line and reads one, as `sandbox_process` tells; None where it has ended or passed its bounds.
