@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from benchmark_fixtures import GSM8K, HUMANEVAL, MATH, MBPP, MMLU, experiment, write_rows
+from sandbox_fixtures import need_sandbox
 
 from mpdf_rllib.errors import ConfigError, DataError
 from mpdf_rllib.questions import Question, hub
+from mpdf_rllib.questions.sandbox import check_sandbox
 
 
 @pytest.fixture(autouse=True)
@@ -98,11 +100,40 @@ def test_mmlu_shows_lettered_choices_which_tell_questions_apart(folder):
     assert test[1].accepts(test[1].checker.read("It is 14, so the answer is (B).").canonical)
 
 
+@pytest.fixture
+def sandbox():
+    need_sandbox()
+
+
 def right(question: Question, text: str) -> bool:
     answer = question.checker.read(text)
     return answer is not None and question.accepts(answer.canonical)
 
 
+@pytest.fixture
+def no_bubblewrap(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check_sandbox.cache_clear()
+    yield
+    check_sandbox.cache_clear()
+
+
+@pytest.mark.usefixtures("no_bubblewrap")
+def test_without_a_sandbox_code_is_refused_unless_the_config_says_unsafe(folder):
+    code = {"benchmark": "humaneval", "path": str(folder)}
+    with pytest.raises(ConfigError, match=r"install it .*bubblewrap.* questions\.unsafe_code_without_sandbox: true"):
+        experiment(folder, **code).questions_of("test")
+    question = experiment(folder, **code, unsafe_code_without_sandbox=True).questions_of("test")[1]
+    assert question.accepts(question.reference.canonical)
+    assert not right(question, "def times_3(x):\n    return 6")
+
+
+def test_other_questions_have_nothing_that_is_unsafe(folder):
+    with pytest.raises(ConfigError, match="unsafe_code_without_sandbox is of questions of code; leave it out"):
+        experiment(folder, benchmark="gsm8k", unsafe_code_without_sandbox=True)
+
+
+@pytest.mark.usefixtures("sandbox")
 def test_humaneval_asks_for_the_rest_of_a_function_and_tests_it(folder):
     question = experiment(folder, benchmark="humaneval", path=str(folder)).questions_of("test")[1]
     assert (question.kind, question.text) == ("code", HUMANEVAL[1]["prompt"].strip())
@@ -112,6 +143,7 @@ def test_humaneval_asks_for_the_rest_of_a_function_and_tests_it(folder):
     assert not right(question, "```python\ndef times_3(x):\n    return 6\n```")
 
 
+@pytest.mark.usefixtures("sandbox")
 def test_mbpp_shows_its_first_test_and_hides_the_others(folder):
     config = experiment(folder, benchmark="humaneval", path=str(folder))
     assert config.questions.train_on == "mbpp"
@@ -128,6 +160,7 @@ def test_mbpp_shows_its_first_test_and_hides_the_others(folder):
     assert not right(question, "def added(numbers):\n    return [6, 7]")
 
 
+@pytest.mark.usefixtures("sandbox")
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mpdf_rllib import cli, cost, train
 from mpdf_rllib.config import CreditConfig
 from mpdf_rllib.config_file import load_config
 from mpdf_rllib.envs.team import Agent, Team
@@ -41,7 +43,7 @@ def complaint(path: Path, *overrides: str) -> str:
 def test_every_tuned_example_loads_and_is_called_like_its_file(path):
     config = load_config(path)
     assert config.name == path.stem
-    if not config.questions.file:  # files are the user's
+    if config.questions.families:
         assert len(config.questions_of("train")) == config.questions.train
         assert len(config.questions_of("test")) == config.questions.test
 
@@ -52,6 +54,46 @@ def test_the_resolved_config_is_a_config(path, tmp_path):
     resolved = tmp_path / "config.yaml"
     resolved.write_text(config.to_yaml())
     assert load_config(resolved) == config
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_every_tuned_example_says_how_to_run_it_and_can_be_looked_at(path, capsys, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", no_network)
+    header = path.read_text().split("\n\n")[0]
+    assert f"python -m mpdf_rllib.train --config tuned_examples/{path.name}" in header
+    assert cli.main(train._arguments(), train._command, ["--config", str(path), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert yaml.safe_load(shown) == load_config(path).model_dump(mode="json")
+    assert "first answer" in shown
+
+
+def no_network(*_):
+    raise AssertionError("this needs no network")
+
+
+PAPERS = [path for path in EXAMPLES if "mpdf_rllib.cost" in path.read_text()]
+
+
+def test_each_benchmark_and_backbone_of_the_paper_has_an_example():
+    names = ["gsm8k", "math", "aime", "amc", "mmlu", "humaneval"]
+    backbones = ["llama3.2-3b", "qwen2.5-3b", "qwen2.5-7b"]
+    expected = {*(f"{name}_llama3.1-8b" for name in names), *(f"gsm8k_{backbone}" for backbone in backbones)}
+    assert {path.stem for path in PAPERS} == expected
+    for path in PAPERS:
+        config = load_config(path)
+        assert config.questions.benchmark == path.stem.split("_")[0]
+        assert path.stem.split("_")[1].replace("llama3", "llama-3") in config.team.model.lower()
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.name)
+def test_what_an_example_says_to_expect_is_what_the_tree_comes_to(path, capsys):
+    header = re.sub(r" \\\n#\s+", " ", path.read_text().split("\n\n")[0])
+    (command,) = re.findall(r"^#\s+python -m mpdf_rllib\.cost (.*)$", header, re.MULTILINE)
+    arguments = [str(path) if word.endswith(".yaml") else word for word in command.split()]
+    assert cli.main(cost._arguments(), cost._command, arguments) == 0
+    said = [line.removeprefix("#").strip() for line in header.splitlines()]
+    assert [line for line in capsys.readouterr().out.splitlines() if line not in said] == []
+    assert re.search(r"The paper's figure: \d+\.\d+ %", header)
 
 
 def test_a_config_has_what_it_does_not_say_of_the_one_that_it_extends(file, tmp_path):
@@ -171,7 +213,7 @@ def test_overrides_have_the_types_of_yaml(file):
             "algorithm.credits.step.tokenprice=1",
             "algorithm.credits.step.tokenprice: unknown key; did you mean token_price?",
         ),
-        ("team.zzz=1", "team.zzz: unknown key; known here: model, agents, rounds, prompt, critic, temperature, top_p"),
+        ("team.zzz=1", "team.zzz: unknown key; known here: model, agents, rounds, prompt, critic, self_report, "),
         ("algorithm.credits.outcom={}", "algorithm.credits.outcom: 'outcom': input should be 'step'"),
         ("team.agents=1", "team.agents: 1: input should be greater than or equal to 2"),
         ("team.agents=many", "team.agents: 'many': input should be a valid integer"),

@@ -56,7 +56,9 @@ def _command(config: ExperimentConfig, options: argparse.Namespace) -> None:
     wrong: list[str] = []
     for split in get_args(Split):
         drawn = config.questions_of(split)
-        everything = loaded[split].questions(loaded[split].kept) if loaded else drawn
+        everything = drawn
+        if loaded:
+            everything = config.questions.runnable(loaded[split].questions(loaded[split].kept))
         _show(split, drawn[0])
         table = Table(title=f"{split} questions", show_header=False)
         if loaded:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
@@ -23,6 +24,7 @@ from mpdf_rllib.questions.families import Family, Split, generate_questions
 from mpdf_rllib.questions.files import Role, file_questions
 from mpdf_rllib.questions.question import Kind, Question
 from mpdf_rllib.questions.reasoning_tasks import PREFIX, reasoning_questions
+from mpdf_rllib.questions.sandbox import check_sandbox
 from mpdf_rllib.section import Section
 
 
@@ -57,6 +59,9 @@ class QuestionsConfig(Section):
     """Of a benchmark: a folder with files in place of the hub, in it one for each data set: see `hub.read_rows`."""
     train_on: TrainOn | None = None
     """Of a benchmark: the data set of the training questions; by default its own, or as `benchmarks` says."""
+    unsafe_code_without_sandbox: bool = False
+    """Of questions of code: whether programs that models have written run with all that the user may do, in place of a
+    sandbox, for which bubblewrap has to be installed."""
     parameters: dict[str, Any] = {}
     """Of a reasoning_gym task."""
     families: Annotated[list[Family], Field(min_length=1)] | None = None
@@ -89,6 +94,8 @@ class QuestionsConfig(Section):
                 raise ValueError(f"{key} is of the benchmarks {', '.join(get_args(BenchmarkName))}; leave it out")
         if self.parameters and self._task is None:
             raise ValueError(f"parameters are of a {PREFIX} task; leave them out")
+        if self.unsafe_code_without_sandbox and "code" not in [kind for _, kind in self.prompts]:
+            raise ValueError("unsafe_code_without_sandbox is of questions of code; leave it out")
         if (self.families or self._task) and not (self.train and self.test):
             source = "families have" if self.families else "a task has"
             raise ValueError(f"{source} no end; give the numbers of train and test questions")
@@ -114,13 +121,14 @@ class QuestionsConfig(Section):
             prompts: What agents are asked with beside the questions' own prompts: no question is in their examples.
 
         Raises:
-            ConfigError: More are asked for than there are.
+            ConfigError: More are asked for than there are; or questions are of code, and there is no sandbox.
             DataError: The files cannot be used; names all rows.
         """
         count = self.train if split == "train" else self.test
         if (benchmark := self._hub_benchmark) is not None:
             train_on = self._trains_on(benchmark)
-            return benchmark_questions(benchmark, train_on, self.path, prompts, split, count, self.seed)
+            questions = benchmark_questions(benchmark, train_on, self.path, prompts, split, count, self.seed)
+            return self.runnable(questions)
         if self.file is None:
             assert count is not None
             if self._task is not None:
@@ -132,6 +140,15 @@ class QuestionsConfig(Section):
         if self.file.columns.id is not None:
             columns["id"] = self.file.columns.id
         return file_questions(files, columns, self.file.kind, (self.file.prompts, *prompts), split, count, self.seed)
+
+    def runnable(self, questions: list[Question]) -> list[Question]:
+        """Those of code with the sandbox that is to keep their programs, which is tried, or without one."""
+        if not any(question.task for question in questions):
+            return questions
+        if not self.unsafe_code_without_sandbox:
+            check_sandbox()
+            return questions
+        return [replace(q, task=replace(q.task, unsafe=True)) if q.task else q for q in questions]
 
     @property
     def prompts(self) -> list[tuple[str, Kind]]:

@@ -71,10 +71,8 @@ def _choice(row: Values) -> Values:
     return {"text": text, "answer": letter, "choices": choices}
 
 
-# None of these could be downloaded where they were written down. The commits are those that others pin: Inspect Evals
-# has those of cais/mmlu, openai/openai_humaneval and google-research-datasets/mbpp; those of openai/gsm8k,
-# EleutherAI/hendrycks_math, HuggingFaceH4/MATH-500, AI-MO/aimo-validation-aime and AI-MO/aimo-validation-amc were each
-# found in several public repositories, as what main was when these downloaded it.
+# None of these could be downloaded where they were written down. Each commit was found in at least two public sources,
+# as one that they pin or as what main was when they downloaded it.
 GSM8K = DataSet(
     HubFiles(
         "gsm8k",
