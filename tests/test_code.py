@@ -357,7 +357,7 @@ def test_an_example_is_tried_as_it_is_and_varied_within_its_types():
 def test_the_checker_of_a_question(sandbox):
     checker = CodeChecker(TASK)
     answer = checker.read(f"It is\n```python\n{PROMPT}{BODY}```")
-    assert (answer.canonical, answer.value) == (RIGHT, 0)
+    assert (answer.canonical, answer.value) == (RIGHT, len(RIGHT.splitlines()))
     other = checker.read("    return start + 2 * sum(numbers)").canonical
     assert checker.same(RIGHT, other)
     assert checker.correct(RIGHT, other)
