@@ -21,6 +21,10 @@ def load_module(checkpoint: str | Path, policy: str = POLICY) -> RLModule:
         DataError: There is none, or it was damaged.
     """
     path = _folder(checkpoint) / policy
+    if policy == POLICY and (_folder(checkpoint) / agent_id(0)).exists():
+        raise DataError(
+            f"{checkpoint}: each agent has a policy of its own there; give one of algorithm.policies: shared"
+        )
     try:
         return RLModule.from_checkpoint(path)
     except Exception as error:  # unpickling raises anything

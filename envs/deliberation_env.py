@@ -33,7 +33,8 @@ class DeliberationEnv(MultiAgentEnv):
 
     ## Agents
 
-    "agent_0" to "agent_{N-1}", all present from the reset to the last round. N = `team.agents`, T = `team.rounds`.
+    "agent_0" to "agent_{N-1}", all present from the reset to the last round. N is the number of `team.agents`, T
+    `team.rounds`.
 
     ## Action space
 
@@ -60,7 +61,8 @@ class DeliberationEnv(MultiAgentEnv):
 
     ## Observation space
 
-    A Dict for every agent, all float32, D = 19:
+    A Dict for every agent, all float32. D = 19: where answers are numbers and agents are alike; choices, agents that
+    differ and models that report on their reasoning have other and more entries (`features.solution_table`).
 
     | entry | shape | meaning |
     | --- | --- | --- |
@@ -107,7 +109,7 @@ class DeliberationEnv(MultiAgentEnv):
 
     The config may have credit given in another way [ours]:
 
-    - `credit` "step" is the reward above. "outcome" is what the debate comes to: the reference answer's share of the
+    - `credit` "step" is the reward above. "outcome" is what the debate comes to: the right solutions' share of the
       final vote, weighted by the calibrated probabilities of being correct, in [0, 1], if this agent takes the action
       now and all follow the current policy after. Only an env runner that knows the policy, such as SoftRankPO's, can
       tell; without one it is "step".

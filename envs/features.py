@@ -104,7 +104,7 @@ def entries_of(names: Iterable[str], table: FeatureTable) -> list[int]:
         found = [index for index, feature in enumerate(table) if name in (feature.name, feature.part)]
         if not found:
             known = list(dict.fromkeys([*(f.part for f in table), *(f.name for f in table)]))
-            raise ConfigError(f"algorithm.left_out: {name!r}: no part or entry of z; give some of {', '.join(known)}")
+            raise ConfigError(f"left_out: {name!r}: no part or entry of z; give some of {', '.join(known)}")
         entries += found
     return sorted(set(entries))
 
@@ -126,9 +126,8 @@ def answer_features(answer: Answer | None, kind: Kind) -> dict[str, float]:
     return {"valid": 1.0, "answer": math.copysign(math.log1p(abs(answer.value)) / math.log(1e6), answer.value)}
 
 
-def measured_profile(generation: Generation, max_tokens: int) -> dict[str, float]:
-    """z_prof as it is measured from a text, or from JSON, generated under a bound on its tokens."""
-    text = generation.text.replace("\\n", "\n")
+def measured_profile(text: str, generation: Generation, max_tokens: int) -> dict[str, float]:
+    """z_prof as it is measured from a trace, the whole text or what a report says of it, and from its generation."""
     additive = sum(text.count(sign) for sign in (" + ", " - "))
     multiplicative = sum(text.count(sign) for sign in (" * ", " / ", " x ", "×", "÷"))
     return {

@@ -54,6 +54,7 @@ class SelfReport:
     """A report as it was read.
 
     Attributes:
+        reasoning: What leads to the answer, JSON's escapes undone; "" where it is missing.
         answer: The answer, JSON's escapes undone.
         answer_span: First and last-plus-one character of the answer in the text, as it is written there.
         steps: Number of steps, 1 to `MAX_STEPS`.
@@ -63,6 +64,7 @@ class SelfReport:
         consistency: How well the steps agree with each other and with the answer, in [0, 1].
     """
 
+    reasoning: str
     answer: str
     answer_span: tuple[int, int]
     steps: int
@@ -121,6 +123,11 @@ def report_instruction() -> str:
     return (resources.files("mpdf_rllib.prompts") / "self_report.txt").read_text(encoding="utf-8").strip()
 
 
+def is_cut_off(text: str) -> bool:
+    """Whether a text without a report began as one: what stands in it is not to be taken for an answer."""
+    return text.lstrip().startswith("{")
+
+
 _STRING = r'"(?:[^"\\]|\\.)*+"'
 _SCALAR = rf"(?:{_STRING}|-?\d++(?:\.\d++)?(?:[eE][+-]?\d++)?|true|false|null)"
 _LIST = rf"\[\s*+(?:{_SCALAR}\s*+(?:,\s*+{_SCALAR}\s*+)*+)?\]"
@@ -170,7 +177,9 @@ def _report(fields: dict[str, re.Match[str]]) -> SelfReport | None:
         return None
     named = {str(name).strip().lower() for name in (operators if isinstance(operators, list) else [operators])}
     kind = str(kind).strip().lower()
+    reasoning = fields.get("reasoning")
     return SelfReport(
+        reasoning=str(_loads(reasoning["value"])) if reasoning else "",
         answer=answer,
         answer_span=span,
         steps=int(min(max(steps, 1), MAX_STEPS)),

@@ -16,7 +16,7 @@ from mpdf_rllib.envs.features import (
     likelihood_features,
     measured_profile,
 )
-from mpdf_rllib.envs.self_report import read_report, report_features
+from mpdf_rllib.envs.self_report import is_cut_off, read_report, report_features
 from mpdf_rllib.questions import Question
 
 
@@ -68,14 +68,17 @@ def make_solution(
     """
     checker = question.checker
     report = read_report(generation.text) if asked_to_report else None
-    answer = question.read_alone(report.answer) if report else checker.read(generation.text)
-    logprobs = free_logprobs(generation) if report else generation.logprobs
+    if report:
+        answer = question.read_alone(report.answer)
+    else:
+        answer = None if asked_to_report and is_cut_off(generation.text) else checker.read(generation.text)
+    logprobs = (report and free_logprobs(generation)) or generation.logprobs
     span = report.answer_span if report else answer and answer.span
     canonical = answer.canonical if answer else None
     draft = parent.answer if parent else None
     z = {
         **answer_features(answer, question.kind),
-        **measured_profile(generation, max_tokens),
+        **measured_profile(report.reasoning if report else generation.text, generation, max_tokens),
         **report_features(report),
         **critic_features(critic),
         **likelihood_features(generation, logprobs, span if answer else None),

@@ -14,7 +14,9 @@ from mpdf_rllib.engine.model_router import ModelRouter
 from mpdf_rllib.engine.time_limit import TimeLimitedEngine
 from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.envs.debate_batch import Concede
+from mpdf_rllib.envs.features import DEBATE_FEATURES, entries_of, solution_table
 from mpdf_rllib.envs.team import Agent, Refiner, Team
+from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.prompts import resolved_prompts
 from mpdf_rllib.questions import Question, Split
 from mpdf_rllib.questions.config import QuestionsConfig
@@ -215,6 +217,18 @@ class ExperimentConfig(Section):
     def _can_be_live(cls, algorithm: AlgorithmSection, info: ValidationInfo) -> AlgorithmSection:
         if info.data.get("live") and "outcome" in algorithm.credits:
             raise ValueError("outcome credit is calibrated on recorded solutions: leave live out, or credits.outcome")
+        return algorithm
+
+    @field_validator("algorithm")
+    @classmethod
+    def _leaves_out_what_there_is(cls, algorithm: AlgorithmSection, info: ValidationInfo) -> AlgorithmSection:
+        if {"questions", "team"} <= info.data.keys():
+            team, kinds = info.data["team"], {kind for _, kind in info.data["questions"].prompts}
+            authors = team.size if len(set(team.members)) > 1 else 0
+            try:
+                entries_of(algorithm.left_out, solution_table(kinds, team.self_report, authors) + DEBATE_FEATURES)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
         return algorithm
 
     @field_validator("run_folder")

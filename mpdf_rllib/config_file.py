@@ -19,7 +19,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
 
     Args:
         path: A YAML file. Its key `extends`, a path from its folder, names a file whose values it has where it gives
-            none of its own, section by section.
+            none of its own, section by section; null takes one of its values out. Of an engine of another kind it has
+            nothing.
         overrides: "a.b=c" settings that replace the file's, values in YAML.
 
     Raises:
@@ -63,8 +64,8 @@ def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     return base | values | both
 
 
-def _are_sections(*values: Any) -> bool:
-    return all(isinstance(value, dict) for value in values)
+def _are_sections(base: Any, value: Any) -> bool:
+    return isinstance(base, dict) and isinstance(value, dict) and value.get("kind") in (None, base.get("kind"))
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -77,7 +78,7 @@ def _override(values: dict[str, Any], override: str) -> None:
             values[section] = {}
         values = values[section]
         if not isinstance(values, dict):
-            raise ConfigError(f"--set {override}: {section} is a value, not a section")
+            raise ConfigError(f"--set {override}: {section} is a value, not a section; give it whole: {section}=...")
     try:
         values[last] = yaml.load(text, _Loader)
     except yaml.YAMLError as error:

@@ -25,7 +25,7 @@ def cluster_of(config: ExperimentConfig, tokens_per_s: float) -> Cluster:
     sequences = engine.args.get("max_num_seqs", Cluster.sequences)
     if isinstance(engine, VLLMConfig):
         return Cluster(tokens_per_s, sequences, processes, workers)
-    return Cluster(tokens_per_s, sequences, engine.replicas.max, workers, engine.concurrency)
+    return Cluster(tokens_per_s, sequences, engine.replicas.max * len(config.team.models), workers, engine.concurrency)
 
 
 def _arguments() -> argparse.ArgumentParser:

@@ -20,8 +20,6 @@ from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.results import REPLICATES, Estimate, SystemResult, accuracy, paired_difference, shown
 from mpdf_rllib.trials import replaying, run_trials
 
-ABLATIONS = "ablations"
-"""The folder, in a run's, of the trials that leave a part of z out."""
 _EVERYTHING = "all of z"
 _OF_FIRST_ANSWERS = ("agreement", "is_plurality")
 """Debate features that say something of a solution; they are those of the debate's start."""
@@ -82,7 +80,8 @@ def leave_each_out(config: ExperimentConfig, trees: RecordedTrees) -> list[Syste
     settings: dict[str, AlgorithmSection] = {_EVERYTHING: plain}
     for part in parts_of(trees.train.table + DEBATE_FEATURES):
         settings[part] = plain.model_copy(update={"left_out": [*plain.left_out, part]})
-    ablations = config.model_copy(update={"run_folder": str(config.run_path / ABLATIONS)})
+    own_folder = str(config.run_path / run_folder.ABLATIONS)
+    ablations = config.model_copy(update={"run_folder": own_folder, "live": False})
     run_folder.prepare(ablations, fresh=False)
     results = []
     for name, trials in run_trials(ablations, settings, replaying(config, trees.train)).items():

@@ -7,10 +7,12 @@ import os
 import pickle
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.envs.credit import CreditKind
@@ -25,6 +27,8 @@ TUNE = "tune"
 CHECKPOINTS = "checkpoints.json"
 """By kind of credit, the trials' last checkpoints in the order of their seeds, relative to the run folder."""
 RESULTS = "results.parquet"
+ABLATIONS = "ablations"
+"""The run of the trials that leave parts of the state out."""
 SWEEP = "sweep.csv"
 """The table of a sweep, a row a setting, the best first."""
 BEST = "best.yaml"
@@ -42,7 +46,7 @@ def prepare(config: ExperimentConfig, fresh: bool) -> None:
         ConfigError: It holds a run with other settings, holds files of that name but no run, or cannot be written.
     """
     path = config.run_path
-    results = [path / name for name in (RESULTS, CHECKPOINTS, SWEEP, BEST, TUNE)]
+    results = [path / name for name in (RESULTS, CHECKPOINTS, SWEEP, BEST, TUNE, ABLATIONS)]
     begun = [old.name for old in results if old.exists()]
     with writing(path):
         if begun and not (path / CONFIG).exists():
@@ -89,6 +93,8 @@ def check(config: ExperimentConfig) -> None:
         raise DataError(_no_policies(config.run_path, error)) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"run_folder {config.run_path}: its {CONFIG} is not YAML ({error}); {remedy}") from error
+    with contextlib.suppress(ValidationError):  # keys that it lacks had their defaults
+        before = ExperimentConfig.model_validate(before).model_dump(mode="json")
     if changed := _changed_keys(_without_place(before), _without_place(config.model_dump(mode="json"))):
         raise ConfigError(f"run_folder {config.run_path}: it holds a run with another {', '.join(changed)}; {remedy}")
 
@@ -144,8 +150,19 @@ def _no_policies(run_path: Path, error: Exception) -> str:
     return f"{run_path} holds no trained policies ({error}); run `python -m mpdf_rllib.train` first"
 
 
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """A path, which is another's equal where it stayed, and where it moved along with the run folder."""
+
+    absolute: str
+    relative: str
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Place) and (self.absolute == other.absolute or self.relative == other.relative)
+
+
 def _without_place(values: Any) -> Any:
-    """The settings with the places of recording, questions and team relative to the run folder's: all may be moved.
+    """The settings, in which the places of recording, questions and team may have been moved along with the run folder.
 
     How the recording is shared out, and how fast and patiently an engine is asked, are no settings of what comes out.
     """
@@ -153,12 +170,14 @@ def _without_place(values: Any) -> Any:
         return values
     run = str(values.get("run_folder"))
 
-    def relative(value: Any) -> Any:
+    def placed(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: relative(entry) for key, entry in value.items()}
-        return os.path.relpath(value, run) if isinstance(value, str) and os.path.isabs(value) else value
+            return {key: placed(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [placed(entry) for entry in value]
+        return _Place(value, os.path.relpath(value, run)) if isinstance(value, str) and os.path.isabs(value) else value
 
-    places = {key: relative(values.get(key)) for key in ("recording", "questions", "team")}
+    places = {key: placed(values.get(key)) for key in ("recording", "questions", "team")}
     engine = values.get("engine")
     if isinstance(engine, dict):
         engine = {key: engine[key] for key in ("kind", "url", "args") if key in engine}

@@ -10,6 +10,7 @@ import yaml
 from mpdf_rllib import cli, cost, train
 from mpdf_rllib.config import CreditConfig
 from mpdf_rllib.config_file import load_config
+from mpdf_rllib.engine.config import VLLMConfig
 from mpdf_rllib.envs.team import Agent, Team
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.prompts import load_prompts
@@ -105,6 +106,23 @@ def test_a_config_has_what_it_does_not_say_of_the_one_that_it_extends(file, tmp_
     assert (config.name, config.seeds, config.team.rounds, config.team.critic) == ("own", 7, 3, False)
     assert [agent.shots for agent in config.team.members] == [1, 2]
     assert config.questions == base.questions
+
+
+def test_null_takes_a_value_out_and_another_kind_of_engine_has_nothing_of_the_first(file, tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text(
+        f"extends: {file.name}\nengine: {{kind: serve, replicas: 2, timeout_s: 5}}\n"
+        "algorithm: {credits: {step: {token_price: 1}, outcome: {}}}\n"
+    )
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "extends: base.yaml\nengine: {kind: vllm}\nalgorithm: {credits: {step: {tie_tolerance: 1}}}\n"
+        "questions: {families: null, benchmark: gsm8k}\n"
+    )
+    config = load_config(own)
+    assert config.engine == VLLMConfig()
+    assert config.questions.benchmark == "gsm8k"
+    assert config.algorithm.credits["step"] == CreditConfig(token_price=1, tie_tolerance=1)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from debate_fixtures import DEBATE_FEATURES, PENS, Script
 from recording_fixtures import make_request
 from rllib_fixtures import debate_config, small_config
 
-from mpdf_rllib import train
+from mpdf_rllib import run_folder, train
 from mpdf_rllib.algorithms.checkpoints import load_modules
 from mpdf_rllib.algorithms.debate_settings import map_to_own_policy
 from mpdf_rllib.algorithms.meta_policy import greedy
+from mpdf_rllib.algorithms.ppo import ppo_config
 from mpdf_rllib.config_file import load_config
 from mpdf_rllib.engine import GenerationRequest, RecordingEngine, generate_many, run
 from mpdf_rllib.engine.model_router import ModelRouter
@@ -22,7 +23,7 @@ from mpdf_rllib.engine.scripted import ScriptedEngine
 from mpdf_rllib.envs.debate import CONCEDE, PERSIST, REFINE
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.team import Agent, Team
-from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.errors import ConfigError, DataError
 from mpdf_rllib.evaluate import evaluate
 from mpdf_rllib.prompts import load_prompts
 from mpdf_rllib.record import record
@@ -219,15 +220,22 @@ def test_a_mixed_team_is_trained_and_evaluated(tmp_path, policies):
     learned = rows["SoftRankPO, paper's credit"]
     assert len(learned.outcomes) == 2
     assert all((outcome.actions.sum(-1) == 3 * 2).all() for outcome in learned.outcomes)
+    checkpoints = run_folder.read_checkpoints(config.run_path)["step"]
+    assert [len(load_modules(path, 3)) for path in checkpoints] == [3 if policies == "per_agent" else 1] * 2
     again = {result.system: result for result in evaluate(config, record(config))}
     for before, after in zip(learned.outcomes, again[learned.system].outcomes, strict=True):
         assert (before.actions == after.actions).all()
+
+
+def weights_of(network: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([weights.flatten() for weights in network.state_dict().values()])
 
 
 def test_agents_with_policies_of_their_own_learn_apart(ray_instance, tmp_path):
     agents = [f"agent_{i}" for i in range(3)]
     config = small_config(16, team=Team(TRIO, 2, critic=False)).training(warm_start_iterations=1)
     algorithm = config.multi_agent(policies=agents, policy_mapping_fn=map_to_own_policy).build_algo()
+    before = [weights_of(algorithm.get_module(agent).policy) for agent in agents]
     for _ in range(3):
         result = algorithm.train()
     assert all(np.isfinite(result["learners"][agent]["policy_loss"]) for agent in agents)
@@ -237,8 +245,9 @@ def test_agents_with_policies_of_their_own_learn_apart(ray_instance, tmp_path):
         for name, weights in algorithm.get_module(agent).policy.state_dict().items():
             assert torch.equal(weights, network.state_dict()[name])
     algorithm.stop()
-    first, second = (torch.cat([w.flatten() for w in n.state_dict().values()]) for n in networks[:2])
-    assert not torch.equal(first, second)
+    assert not any(torch.equal(old, weights_of(new)) for old, new in zip(before, networks, strict=True))
+    with pytest.raises(DataError, match=r"each agent has a policy of its own there; .*policies: shared"):
+        ppo_config(tmp_path)
 
     policy = greedy(networks)
     env = DeliberationEnv(debate_config(team=Team(TRIO, 2, critic=False)))

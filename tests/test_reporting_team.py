@@ -76,6 +76,23 @@ def test_a_solution_is_asked_for_as_a_report_and_read_as_one():
     assert refinement.prompt.endswith(f"Draft: 48\nQ: {PENS.text}\nA:")
 
 
+@pytest.mark.parametrize("end", ['", "steps": 2, ', '", "steps": 2, "answer": "48", "confidence": 9', ""])
+def test_a_report_that_was_cut_off_is_no_answer(end):
+    text = '{"reasoning": "12 * 4 = 48' + end
+    tree = filled(PENS, lambda _: text, Team(2, 1, critic=False, self_report=True))
+    assert not (tree.answer_class >= 0).any()
+    assert not tree.confidence.any()
+
+
+def test_latex_has_no_line_ends():
+    reports = [REPORT | {"reasoning": reasoning} for reasoning in ("x \\neq 3, \\nu = 2", "x\nis 3")]
+    trees = [filled(PENS, lambda _, r=r: json.dumps(r), Team(2, 1, critic=False, self_report=True)) for r in reports]
+    steps = [feature.name for feature in trees[0].table].index("steps")
+    assert [tree.features[0, 0, steps] * 16 for tree in trees] == [1, 2]
+    plain = filled(PENS, lambda _: "x \\neq 3 and \\nu is 48", Team(2, 1, critic=False))
+    assert plain.features[0, 0, steps] * 16 == 1
+
+
 def test_what_a_schema_forces_says_nothing_of_confidence():
     generation = Generation(json.dumps(REPORT), (1, 2, 3), (0.0, -0.5, 0.0), (1, 2, 3), "stop", 9, 0, 3)
     tree = filled(PENS, lambda _: generation, Team(2, 1, critic=False, self_report=True))

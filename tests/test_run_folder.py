@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mpdf_rllib import run_folder
 from mpdf_rllib.config import ExperimentConfig
@@ -151,3 +152,38 @@ def test_a_run_without_trained_policies_says_how_to_make_them(tmp_path, content)
         run_folder.read_checkpoints(tmp_path)
     with pytest.raises(DataError, match=r"mpdf_rllib\.train"):
         run_folder.check(experiment(tmp_path))
+
+
+def test_a_run_may_be_moved_with_or_without_what_lies_beside_it(tmp_path):
+    agents = [{"prompts": str(tmp_path / "a" / "own.yaml")}, {"model": "/models/m"}]
+
+    def at(place: str, **changes) -> ExperimentConfig:
+        folder = tmp_path / place
+        own = [agents[0] | {"prompts": str(folder / "own.yaml")}, agents[1]]
+        return experiment(folder / "run", recording=str(folder / "recording"), team={"agents": own} | changes)
+
+    finish(at("a"))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "run").rename(tmp_path / "b" / "run")
+    run_folder.check(at("b"))
+    with pytest.raises(ConfigError, match=r"another team\.agents"):
+        run_folder.check(at("b", agents=[agents[1], agents[1]]))
+
+
+def test_keys_that_a_run_does_not_know_had_their_defaults(tmp_path):
+    config = experiment(tmp_path)
+    finish(config)
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    del written["team"]["self_report"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
+    run_folder.check(config)
+    with pytest.raises(ConfigError, match=r"another team\.self_report"):
+        run_folder.check(experiment(tmp_path, team={"self_report": True}))
+
+
+def test_fresh_trains_without_parts_of_the_state_anew_too(tmp_path):
+    config = experiment(tmp_path)
+    finish(config)
+    finish(experiment(tmp_path / run_folder.ABLATIONS))
+    run_folder.prepare(config, fresh=True)
+    assert names(tmp_path) == {"config.yaml"}

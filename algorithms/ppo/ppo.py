@@ -28,7 +28,9 @@ class PPOMetaPolicyRLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     @override(TorchRLModule)
     def setup(self):
         num_features, dim = self.observation_space["own"].shape[-1], self.model_config["dim"]
-        self.policy = MetaPolicyNetwork(num_features, dim, self.model_config["heads"], self.model_config["left_out"])
+        self.policy = MetaPolicyNetwork(
+            num_features, dim, self.model_config["heads"], self.model_config.get("left_out", ())
+        )
         self.policy.load_state_dict(self.model_config["warm_start"])
         self.critic = nn.Sequential(nn.Linear(2 * num_features, dim), nn.GELU(), nn.Linear(dim, 1))
 

@@ -36,9 +36,9 @@ class _EngineSection(Section):
 
     def renders_chat(self, model: str) -> bool:
         """Whether the model takes chat turns."""
-        from mpdf_rllib.engine.models import resolve_model
+        from mpdf_rllib.engine.models import has_chat_template
 
-        return resolve_model(model).chat_template
+        return has_chat_template(model)
 
 
 class VLLMConfig(_EngineSection):
@@ -88,7 +88,7 @@ class ServeConfig(_EngineSection):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Of Serve's HTTP proxy where this run starts Serve."""
     concurrency: Annotated[int, Field(ge=1)] = 256
-    """Requests that one process has in flight at most."""
+    """Requests of each model that one process has in flight at most."""
 
     @property
     def serving_cpus(self) -> int:
@@ -111,7 +111,7 @@ class EndpointConfig(_EngineSection):
     api_key_env: Annotated[str, Field(pattern=_ENVIRONMENT_VARIABLE)] | None = None
     """The environment variable that holds the key, in every process that asks; none is sent by default."""
     concurrency: Annotated[int, Field(ge=1)] = 64
-    """Requests that one process has in flight at most."""
+    """Requests of each model that one process has in flight at most."""
     request_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """A request that is not answered within so many seconds is asked again."""
     retries: Annotated[int, Field(ge=0)] = 8

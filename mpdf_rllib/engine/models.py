@@ -80,6 +80,17 @@ def model_fingerprint(name: str) -> str:
     return _folder_fingerprint(_folder(name))
 
 
+def has_chat_template(name: str) -> bool:
+    """Whether the model's tokenizer renders chat messages; of a hub model that is not here its settings are fetched.
+
+    Raises:
+        ConfigError: The name leads to no usable model.
+    """
+    if is_hub_id(name):
+        return _has_chat_template(_fetched(name, *_SETTINGS))
+    return resolve_model(name).chat_template
+
+
 def is_hub_id(name: str) -> bool:
     """Whether the name is neither the packaged model's nor a local folder's."""
     return name != PACKAGED_MODEL and not Path(name).expanduser().exists()
@@ -110,19 +121,23 @@ def _checked(path: Path, name: str) -> Path:
 
 
 def _downloaded(name: str) -> Path:
+    path = _fetched(name, *_SETTINGS, "*.safetensors", "*.safetensors.index.json")
+    if not _matching(path, _WEIGHTS):
+        path = _fetched(name, *_SETTINGS, "*.bin", "*.bin.index.json")
+    return _checked(path, name)
+
+
+def _fetched(name: str, *patterns: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        path = Path(snapshot_download(name, allow_patterns=[*_SETTINGS, "*.safetensors", "*.safetensors.index.json"]))
-        if not _matching(path, _WEIGHTS):
-            path = Path(snapshot_download(name, allow_patterns=[*_SETTINGS, "*.bin", "*.bin.index.json"]))
+        return Path(snapshot_download(name, allow_patterns=[*patterns]))
     except Exception as error:  # the client raises its own, the HTTP library's and the operating system's errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
             f"team.model: {name!r} is neither a local folder nor could it be downloaded from the Hugging Face hub "
             f"({reason}). Give a local folder or {PACKAGED_MODEL!r}, or check the name, the network and the token."
         ) from error
-    return _checked(path, name)
 
 
 def _packaged_gguf() -> Path:

@@ -77,7 +77,7 @@ class Prompts:
     def critic_turns(self, question: str, solution: str) -> list[Message]:
         """Chat turns that ask for a verdict on a solution."""
         shots = [(f"Q: {q}\nA: {a}", verdict) for q, a, verdict in self.critic]
-        return _turns(self.instructions[2], shots, f"Q: {question}\nA: {solution}")
+        return _turns(_opening(self.instructions[2]), shots, f"Q: {question}\nA: {solution}")
 
 
 def as_text(turns: list[Message], label: str = "A:") -> str:
