@@ -27,7 +27,8 @@ class Agent:
     Attributes:
         model: The model's name, by which the engine knows it; "" for the engine's only one.
         chat: Prompts are rendered with the tokenizer's chat template; otherwise as plain text to complete.
-        prompts: What it is asked with in place of the question's own prompts; see `load_prompts`.
+        prompts: What it is asked with in place of the question's own prompts; see `load_prompts`. Of agents with the
+            same prompts each is shown examples of its own.
         persona: What opens the prompts of its answers and refinements; "" for nothing.
         shots: How many of the prompts' examples it is shown; all by default.
         temperature: At least 0.
@@ -142,14 +143,16 @@ class Team:
         """What asks an agent for a first answer."""
         agent = self.members[author]
         prompts = self._prompts(author, question)
-        turns = prompts.answer_turns(author, question.text, agent.shots, agent.persona, self._addition)
+        turns = prompts.answer_turns(self._shots(author), question.text, agent.shots, agent.persona, self._addition)
         return _rendered(agent, turns, "A:")
 
     def refine_prompt(self, author: int, question: Question, draft: str) -> Prompt:
         """What asks an agent to revise a draft, of which it is shown the answer or the solution."""
         agent = self.members[author]
         prompts = self._prompts(author, question)
-        turns = prompts.refine_turns(author, question.text, draft, agent.shots, agent.persona, self._addition)
+        turns = prompts.refine_turns(
+            self._shots(author), question.text, draft, agent.shots, agent.persona, self._addition
+        )
         return _rendered(agent, turns, "A:")
 
     def critic_prompt(self, author: int, question: Question, solution: str) -> Prompt:
@@ -166,6 +169,11 @@ class Team:
             schema = report_schema(question.kind, len(question.choices), max_tokens=max_tokens)
             return SamplingParameters(agent.temperature, agent.top_p, max_tokens + REPORT_TOKENS, json_schema=schema)
         return SamplingParameters(agent.temperature, agent.top_p, max_tokens, () if agent.chat else ("\n",))
+
+    def _shots(self, author: int) -> int:
+        """Which of its prompts' sets of examples an agent is shown: of agents with the same prompts each its own."""
+        prompts = [agent.prompts for agent in self.members]
+        return prompts[:author].count(prompts[author])
 
     def _prompts(self, author: int, question: Question) -> Prompts:
         return load_prompts(self.members[author].prompts or question.source, question.kind)

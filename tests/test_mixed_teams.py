@@ -71,6 +71,14 @@ def test_each_agent_asks_its_own_model_with_its_own_prompts_and_sampling():
     }
 
 
+def test_agents_with_the_same_prompts_are_each_shown_their_own_examples():
+    team = Team((Agent(prompts="addition"), Agent(), Agent(prompts="addition"), Agent()))
+    sets = {source: load_prompts(source).answer for source in ("addition", "multiplication")}
+    shown = [team.answer_prompt(agent, PENS).split("\n")[0].removeprefix("Q: ") for agent in range(4)]
+    of_set = [("addition", 0), ("multiplication", 0), ("addition", 1), ("multiplication", 1)]
+    assert shown == [sets[source][index][0][0] for source, index in of_set]
+
+
 @pytest.mark.parametrize(("refiner", "author"), [("author", 1), ("actor", 0)])
 def test_the_author_of_a_solution_goes_with_it(refiner, author):
     """Agent 0 adopts agent 1's answer and refines it."""

@@ -58,7 +58,7 @@ class Prompts:
         """Chat turns that ask `agent` for a first answer.
 
         Args:
-            agent: Its index.
+            agent: Its index among those with these prompts.
             question: The question's text.
             shots: How many of its examples it is shown, all by default.
             persona: What opens the first turn; "" for nothing.
