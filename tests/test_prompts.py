@@ -184,6 +184,18 @@ def test_agents_beyond_the_third_have_its_shots_in_another_order(source):
         assert len({render(source, role, agent) for agent in range(16)}) == 16
 
 
+def test_the_mixed_prompts_show_each_family_as_often():
+    shots = {source: load_prompts(source) for source in FAMILIES}
+    mixed = load_prompts("mixed")
+    (answers,), (refinements,) = mixed.answer, mixed.refine
+    for source in FAMILIES:
+        of_family = [shot for agent in shots[source].answer for shot in agent]
+        assert sum(shot in of_family for shot in answers) == 3
+        assert sum(shot in shots[source].refine[0] for shot in refinements) == 8
+        assert sum(shot in shots[source].critic for shot in mixed.critic) == 3
+    assert mixed.max_tokens == 14
+
+
 @pytest.mark.parametrize("source", FAMILIES)
 def test_chat_turns_alternate_and_end_with_the_question(source):
     prompts = load_prompts(source)
