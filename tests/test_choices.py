@@ -48,6 +48,25 @@ def read(text: str, choices: tuple[str, ...] = FRUITS) -> str | None:
         ("Thus (C) is right.", "C", "C"),
         ("The answer is B. No, the answer is C.", "C", "C"),
         ("A. apples\nB. pears\nC. a plum\nD. 42 N\n\nB", "B", "B"),
+        ("The answer is B, a fruit that grows on trees.", "B", "B"),
+        ("\\boxed{B, a fruit}", "B", "B"),
+        ("The answer is C, a plum", "C", "C"),
+        ("The correct answer is: Option B", "B", "B"),
+        ("The answer is **Option B**.", "B", "B"),
+        ("\\boxed{Option C}", "C", "C"),
+        ("\\boxed{\\text{Option C}}", "C", "C"),
+        ("The answer is C. The choice is clear.", "C", "C"),
+        ("The answer is C.\nI hope the answer is helpful! Tell me if not.", "C", "C"),
+        ("The answer is B.\n\nExplanation: the other choice is wrong", "B", "B"),
+        ("Which choice is right?\n\nB", "B", "B"),
+        ("The answer is not B, it is C", "C", "C"),
+        ("The answer is not A or B, but (C).", "C", "C"),
+        ("I first thought the answer is B. However, the correct one is C.", "C", "C"),
+        ("C is correct.", "C", "C"),
+        ("Therefore C is correct.", "C", "C"),
+        ("(A) is wrong.\n(B) is wrong.\n(C) is right.", "C", "C"),
+        ("I'll go with option C.", "C", "C"),
+        ("They grow on trees.\n\n**Option B**", "B", "B"),
     ],
 )
 def test_what_states_a_choice(text, letter, written):
@@ -64,6 +83,10 @@ def test_what_states_a_choice(text, letter, written):
         *("I think so", "A cat sat.", "I", "The answer is A fish", "The answer is a fish", "the answer is the plum"),
         *("E", "The answer is E.", "\\boxed{42}", "The answer is not B", "\\boxed{", "", "   \n"),
         "A. apples\nB. pears\nC. a plum\nD. 42 N",
+        "A. Apples: no\nB. Pears: yes\nC. Plum: no\nD. no",
+        *("(A) grows on trees.\n(B) grows on trees too.", "A is correct. B is correct.", "I ask whether C is right."),
+        *("A or B is correct.", "The answer is B. No, the answer is not B.", "The answer is B. The answer is A or C."),
+        *("The answer is neither B nor C", "E is correct.", "\\boxed{Option}"),
     ],
 )  # fmt: skip
 def test_what_states_none_or_several(text):
@@ -108,7 +131,20 @@ def test_any_text_states_a_choice_or_none(text):
 
 
 @pytest.mark.parametrize(
-    "unit", ["(", "A ", "answer is ", "\\boxed{", "\\boxed{B" + " " * 50, "(A) ", "A.\n", "**", "B" + " " * 99]
+    "unit",
+    [
+        "(",
+        "A ",
+        "answer is ",
+        "\\boxed{",
+        "\\boxed{B" + " " * 50,
+        "(A) ",
+        "A.\n",
+        "**",
+        "B" + " " * 99,
+        "thus ",
+        "answer is thus ",
+    ],
 )
 def test_long_texts(unit):
     read(unit * 20_000 + "}")

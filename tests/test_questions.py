@@ -150,9 +150,36 @@ def test_a_question_without_a_readable_reference_is_refused():
         ("\\boxed{50\\%}", "50", "50"),
         ("\\boxed{033}", "33", "033"),
         ("It is \\boxed 5$, of 6", "5", "5"),
-        ("\\boxed{none} 5", "5", "5"),
+        ("\\boxed{1\\,000\\,000}", "1000000", "1\\,000\\,000"),
+        ("\\boxed{1 000}", "1000", "1 000"),
+        ("\\boxed{1\\frac{1}{2}}", "3/2", "1\\frac{1}{2}"),
+        ("\\boxed{-1 \\frac12}", "-3/2", "-1 \\frac12"),
+        ("\\boxed{1 1/2}", "3/2", "1 1/2"),
+        ("\\boxed{\\frac{-1}{2}}", "-1/2", "\\frac{-1}{2}"),
+        ("\\boxed{3 / 4}", "3/4", "3 / 4"),
+        ("\\boxed{\\frac{3}{4}\\text{ cups}}", "3/4", "\\frac{3}{4}"),
+        ("\\boxed{70 cm^2}", "70", "70"),
+        ("\\boxed{5\\,\\text{m}^{-2}}", "5", "5"),
+        ("\\boxed{5 \\text{km}/\\text{h}}", "5", "5"),
+        ("\\boxed{90^\\circ}", "90", "90"),
+        ("\\boxed{6 * 7 = 42\\text{ in all}}", "42", "42"),
+        ("\\boxed{\\text{The answer is -\\$42.}}", "-42", "-\\$42"),
+        ("In 2 hours he drives \\boxed{36km}", "36", "36"),
+        ("#### 3/4", "3/4", "3/4"),
+        ("#### 3/4 cup", "3/4", "3/4"),
+        ("#### 3. Of 5", "3", "3"),
+        ("#### Step 1\nIt is 42", "42", "42"),
+        ("3 / 4", "4", "4"),
+        ("1 000", "0", "000"),
         ("6 * 7\n#### 42\n\nQ: And 5?", "42", "42"),
         ("#### $1,200", "1200", "1,200"),
+        *(
+            (f"First 7. \\boxed{{{box}}}", None, None)
+            for box in (
+                *("2^{10}", "10^6", "12\\sqrt{2}", "3.5 \\times 10^3", "5!", "2\\pi", "\\frac{1}{x+1}", "\\frac{1}{0}"),
+                *("2 + 3", "1, 2", "2 or 300", "3:30", "5½", "none", ""),
+            )
+        ),
         ("", None, None),
         ("no number", None, None),
         ("x15 15y", None, None),
@@ -168,6 +195,30 @@ def test_the_answer_is_the_stated_or_the_last_number(text, canonical, written):
         assert answer.value == float(Fraction(canonical))
         assert NumberChecker().read(canonical).canonical == canonical
         assert text[slice(*answer.span)] == written
+
+
+@pytest.mark.parametrize(
+    ("reference", "canonical"),
+    [
+        ("48", "48"),
+        ("3/4 cup", "3/4"),
+        ("70 cm^2", "70"),
+        ("5 m/s²", "5"),
+        ("1 1/2", "3/2"),
+        ("$1,200", "1200"),
+        ("x = 42", "42"),
+        ("He buys 3 and 4.\n3 + 4 = <<3+4=7>>7\n#### 7", "7"),
+        ("3 + 4 is \\boxed{7}.", "7"),
+    ],
+)
+def test_a_reference_is_one_number_or_a_solution_that_states_one(reference, canonical):
+    assert Question("q", "?", reference, "number", "generic").reference.canonical == canonical
+
+
+@pytest.mark.parametrize("reference", ["3 or 4", "10^6", "2\\sqrt{2}", "He buys 3 and 4.", "5!", "5½", "3:30"])
+def test_of_what_is_no_number_a_reference_is_not_a_fragment(reference):
+    with pytest.raises(DataError, match=r"question q: its reference answer '.*' cannot be read as a number"):
+        Question("q", "?", reference, "number", "generic").reference  # noqa: B018
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,15 @@ def test_the_verifier_accepts_other_right_answers(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "form",
+    ["The answer is {}.", "The answer is **{}**.", "**Answer:** ${}$", "So:\n{}.", "Answer: {}\nI hope this helps!"],
+)
+def test_the_verifier_is_given_the_answer_without_what_surrounds_it(tmp_path, form):
+    question = questions(tmp_path, "chain_sum", "test")[0]
+    assert accepts(question, form.format(question.answer))
+
+
+@pytest.mark.parametrize(
     "task", ["countdown", "puzzle24", "binary_matrix", "n_queens", "spiral_matrix", "string_insertion"]
 )
 def test_what_would_hang_or_harm_is_wrong(tmp_path, task):
@@ -79,12 +88,15 @@ def test_what_would_hang_or_harm_is_wrong(tmp_path, task):
     ("text", "answer", "value"),
     [
         ("42", "42", 42),
-        ("I count.\nThe answer is 42.", "42.", 42),
+        ("I count.\nThe answer is 42.", "42", 42),
+        ("The answer is **$42$**.\n\nI hope this helps!", "42", 42),
+        ("**Answer:**\n1 2\n3 4\n", "1 2\n3 4", 0),
+        ("<answer>42.</answer>", "42.", 42),
         ("**Answer:** Yes", "Yes", 0),
         ("So \\boxed{-7}.", "-7", -7),
         ("<answer>1</answer> no, <answer>2</answer>", "2", 2),
         ("<answer>1 2\n3 4</answer>", "1 2\n3 4", 0),
-        ("First this.\nThen that.\n", "Then that.", 0),
+        ("First this.\nThen that.\n", "Then that", 0),
         ("", None, 0),
         ("<answer></answer>", None, 0),
     ],

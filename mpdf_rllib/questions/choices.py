@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mpdf_rllib.questions.boxes import last_box
@@ -15,17 +15,24 @@ MAX_TEXT = 5_000
 _OPEN = r"(?:\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{|\\\(|[\s*_`'\"“‘$\[{(])*"
 _CLOSE = r"[\s*_`'\"”’$\]})]*"
 _STATED = re.compile(
-    r"\b(?:answer|choice|option)\b[\s*_]*(?:\bis\b|\bwould be\b|\bmust be\b|\bshould be\b|:|=)[\s*_]*"
-    r"(?:\b(?:choice|option|answer|therefore|thus|clearly)\b)?[\s*_:]*",
+    r"(?:\b(?:answer|choice|option|(?:correct|right|best)\s+one)\b[\s*_]*(?:\b(?:is|(?:would|must|should)\s+be)\b|:|=)"
+    r"|\bgo\s+with\b)[\s*_:]*(?:not\b[^.\n]*?\b(?:but|it\s+is|it['’]s)\b[\s*_:]*)?",
     re.IGNORECASE,
 )
+_LEAD = re.compile(rf"{_OPEN}\b(?:option|choice|answer|therefore|thus|clearly)\b[\s*_:]*", re.IGNORECASE)
+_CONFIRMED = re.compile(rf"(?<![\w'’])([A-Z]){_CLOSE}\bis\s+(?:the\s+)?(?:correct|right)\b")
+_DOUBT = re.compile(r"\b(?:not|neither|nor|both|either|or|whether|if)\b|n['’]t\b", re.IGNORECASE)
 _LETTER = re.compile(rf"(?P<open>{_OPEN})(?P<letter>[A-Za-z])(?P<close>{_CLOSE})(?P<after>[.:,;!?)-]*)(?![\w'’])")
-_ALONE = re.compile(rf"{_OPEN}([A-Za-z])[\s*_`'\"”’$\]}})!.:]*")
+_ALONE = re.compile(rf"{_OPEN}(?:(?i:option|choice|answer)\b:?{_OPEN})?([A-Za-z])[\s*_`'\"”’$\]}})!.:]*")
 _LABEL = re.compile(rf"{_OPEN}([A-Za-z]){_CLOSE}[.:)-]?\s*")
 _OPENING = re.compile(r"\s*(?:\*\*)?(?:\(([A-Z])\)|([A-Z])[.:)])(?:\*\*)?(?=\s|$|:)")
 _WORD = re.compile(r"\s*([^\W\d_]+)")
-_SENTENCE = re.compile(r"[^.\n]*")
-_OTHER = re.compile(rf"\s*(?:or|and|/|,|&|\||\\text\s*\{{\s*(?:or|and)\s*\}})\s*{_OPEN}(?P<letter>[A-Za-z])(?![\w'’])")
+_LINE = re.compile(r"[^\n]*\S[^\n]*")
+_SENTENCE_END = re.compile(r"[.!?\n]")
+_OTHER = re.compile(
+    rf"\s*(?:or|and|/|,|&|\||\\text\s*\{{\s*(?:or|and)\s*\}})\s*{_OPEN}"
+    r"(?P<letter>[A-HJ-Z](?![\w'’])|[Ia-z](?![\w'’]|\s+\w))"
+)
 _BRACKETED = re.compile(r"\(\s*([A-Z])\s*\)")
 _WORDS_AFTER_A = {"because", "since", "as", "due"}
 """What may follow a bare letter A; before any other word it is the article."""
@@ -59,10 +66,11 @@ class ChoiceChecker:
 def read_choice(text: str, choices: Sequence[str]) -> Found | None:
     r"""Reads which choice a text states.
 
-    Statements are, and the first kind that there is counts: the last box; the last "answer is", "answer:", "option is";
-    the last line, where it is a letter, a letter with the choice's text, or the text; a letter that opens the text
-    ("B. Because"); the last line that names a letter in brackets. Of a kind the last statement counts. One that names
-    several choices ("A or B") is no answer, nor are the words A and I.
+    A box decides alone, the last one. Else statements are, and the first kind that states a choice counts: "answer is",
+    "answer:", "option is", "go with"; the last line, where it is a letter, a letter with the choice's text, or the
+    text; "C is correct"; a letter that opens the text ("B. Because"); a letter in brackets. The last "answer is" that
+    names a choice counts, unless a later one names several ("A or B") or denies some ("not B"); of the last three kinds
+    none counts in a text that names several letters in the same way. The words a, A and I are no letters.
 
     Args:
         text: Any text.
@@ -72,25 +80,30 @@ def read_choice(text: str, choices: Sequence[str]) -> Found | None:
         The letter, and its first and last-plus-one character, or those of the choice's text; None where the text states
         no choice or several.
     """
-    start = max(0, len(text) - MAX_TEXT)
     if (box := last_box(text)) is not None:
         return _stated(text, *box, choices) if box[1] - box[0] <= MAX_TEXT else None
-    if statements := list(_STATED.finditer(text, start)):
-        end = text.find("\n", statements[-1].end())
-        return _stated(text, statements[-1].end(), len(text) if end < 0 else end, choices)
-    lines = [match.span() for match in re.finditer(r"[^\n]*\S[^\n]*", text[start:])]
-    lines = [(start + a, start + b) for a, b in lines]
+    start = max(0, len(text) - MAX_TEXT)
+    end = len(text)
+    for statement in reversed(list(_STATED.finditer(text, start))):
+        line_end = text.find("\n", statement.end(), end)
+        line = statement.end(), line_end if line_end >= 0 else end
+        if found := _stated(text, *line, choices):
+            return found
+        if _letter(text, *line, choices) or _DOUBT.search(text, line[0], _sentence_end(text, *line)):
+            return None
+        end = statement.start()
+    lines = [match.span() for match in _LINE.finditer(text, start)]
     if not lines:
         return None
     labelled = {found[0] for line in lines if (found := _labelled(text, *line, choices))}
     if found := _whole(text, *lines[-1], choices) or _labelled(text, *lines[-1], choices):
         return found if len(labelled) < 2 or text[slice(*lines[-1])].strip("(). ") == found[0] else None
-    if len(labelled) < 2 and (found := _opening(text, *lines[0], choices)):
-        return found
-    for line in reversed(lines):
-        letters = [match for match in _BRACKETED.finditer(text, *line) if match[1] in LETTERS[: len(choices)]]
-        if letters:
-            return (letters[-1][1], letters[-1].span(1)) if len({match[1] for match in letters}) == 1 else None
+    confirmed = [match.span(1) for match in _CONFIRMED.finditer(text, start) if not _doubted(text, match.start())]
+    bracketed = [match.span(1) for match in _BRACKETED.finditer(text, start)]
+    opening = [_opening(text, *line, choices) for line in lines] if _opening(text, *lines[0], choices) else []
+    for named in (_named(text, confirmed, choices), list(filter(None, opening)), _named(text, bracketed, choices)):
+        if len({letter for letter, _ in named}) == 1:
+            return named[0]
     return None
 
 
@@ -100,15 +113,16 @@ def lettered(choices: Sequence[str]) -> Iterator[str]:
 
 
 def _stated(text: str, start: int, end: int, choices: Sequence[str]) -> Found | None:
-    """The choice that a statement names: it is one, or opens with a letter."""
+    """The choice that a statement names: it is one, or opens with a letter, perhaps after the word option."""
     if found := _whole(text, start, end, choices):
         return found
+    if lead := _LEAD.match(text, start, end):
+        start = lead.end()
     letter = _letter(text, start, end, choices)
     if letter is not None:
         several = any(_names_another(text, letter.end(group), end, choices) for group in ("letter", 0))
         return None if several else (letter["letter"].upper(), letter.span("letter"))
-    sentence = _SENTENCE.match(text, start, end)
-    return _whole(text, *sentence.span(), choices) if sentence else None
+    return _whole(text, start, _sentence_end(text, start, end), choices)
 
 
 def _letter(text: str, start: int, end: int, choices: Sequence[str]) -> re.Match[str] | None:
@@ -123,6 +137,21 @@ def _letter(text: str, start: int, end: int, choices: Sequence[str]) -> re.Match
     if found["letter"].islower() or (found["letter"] in "AI" and following[1].lower() not in _WORDS_AFTER_A):
         return None
     return found
+
+
+def _named(text: str, spans: Iterable[tuple[int, int]], choices: Sequence[str]) -> list[Found]:
+    """The letters at some places that are choices'."""
+    return [(text[slice(*span)], span) for span in spans if text[slice(*span)] in LETTERS[: len(choices)]]
+
+
+def _sentence_end(text: str, start: int, end: int) -> int:
+    found = _SENTENCE_END.search(text, start, end)
+    return found.start() if found else end
+
+
+def _doubted(text: str, end: int) -> bool:
+    """Whether what a sentence says is denied, or left open, before a place in it."""
+    return _DOUBT.search(text, max(text.rfind(".", 0, end), text.rfind("\n", 0, end)) + 1, end) is not None
 
 
 def _names_another(text: str, start: int, end: int, choices: Sequence[str]) -> bool:

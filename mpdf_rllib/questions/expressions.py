@@ -4,6 +4,7 @@ The answer is what the last \boxed{...} holds, or what math-verify finds in a te
 and compared here, without tolerance; all else is math-verify's, in a process of its own.
 """
 
+import re
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -17,6 +18,9 @@ MAX_TEXT = 5_000
 """Characters, the last ones of a text without a box, that are searched for an answer [ours]."""
 MAX_ANSWER = 500
 """Characters of an answer; a longer one is none [ours]."""
+
+_PAIR = re.compile(r"(?:\\left\s*)?[(\[][^()\[\]]*,[^()\[\]]*[)\]]")
+_SET = re.compile(r"(?:\\left\s*)?\\\{(?:(?!\\[{}]).)*\\\}")
 
 
 class ExpressionChecker:
@@ -49,17 +53,18 @@ class ExpressionChecker:
         return None if value is None else Answer(f"{BOX}{answer}}}", value, span)
 
     def same(self, gold: str, answer: str) -> bool:
-        """Whether math-verify accepts the answer for the given one.
+        r"""Whether math-verify accepts the answer for the given one.
 
         Its relation is neither symmetric (for a given 1 <= x < 2 it accepts [1, 2), not the other way round) nor
-        transitive (it accepts 50% for 50 and for 0.5). What cannot be decided within the bounds on time and memory is
-        different.
+        transitive (it accepts 50% for 50 and for 0.5). It takes (1,2) for \{1,2\}; here a tuple or an interval is no
+        set. What cannot be decided within the bounds on time and memory is different.
         """
         if gold == answer or not (gold.startswith(BOX) or answer.startswith(BOX)):
             return gold == answer
-        return bool(
-            _graded("equal", *(text[len(BOX) : -1] if text.startswith(BOX) else text for text in (gold, answer)))
-        )
+        gold, answer = (text[len(BOX) : -1] if text.startswith(BOX) else text for text in (gold, answer))
+        if any(_PAIR.fullmatch(one) and _SET.fullmatch(other) for one, other in ((gold, answer), (answer, gold))):
+            return False
+        return bool(_graded("equal", gold, answer))
 
     correct = same
 

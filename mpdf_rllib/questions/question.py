@@ -85,6 +85,8 @@ class Question:
             if answer is None or answer.span[1] != len(BOX) + len(text):
                 return None
             return answer._replace(span=(0, len(text)))
+        if isinstance(self.checker, NumberChecker):
+            return self.checker.read_alone(text)
         return self.checker.read(as_answer(text) if self.kind == "reasoning" else text)
 
     @cached_property

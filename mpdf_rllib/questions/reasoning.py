@@ -26,7 +26,8 @@ _HARMLESS = {
 """What is evaluated, by the task; any other answer is wrong. Those of reasoning-gym 0.1.25."""
 
 _OPEN, _CLOSE = "<answer>", "</answer>"
-_STATED = re.compile(r"\banswer\b[\s*_]*(?:\bis\b|:)[\s*_:]*", re.IGNORECASE)
+_STATED = re.compile(r"\banswer\b[\s*_]*(?:\bis\b|:)(?P<gap>[\s*_:]*)", re.IGNORECASE)
+_MARKS = " \t\r\n*_$"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ class ReasoningChecker:
     def read(self, text: str) -> Answer | None:
         r"""What <answer>...</answer>, the last box, the last "answer is" or, without any, the last line holds [ours].
 
-        Canonical is the first of these; the value is the answer's where it is a number.
+        An "answer is" holds the rest of its line, or, where it ends its line, the lines after it. Of it and of a last
+        line, emphasis and a full stop are no part. Canonical is <answer>...</answer>; the value is the answer's where
+        it is a number.
         """
         start, end = _answer_span(text)
         answer = text[start:end].strip()
@@ -98,10 +101,16 @@ def _answer_span(text: str) -> tuple[int, int]:
         return start + len(_OPEN), end if end >= 0 else len(text)
     if (box := last_box(text)) is not None:
         return box
-    whole = text.rstrip()
-    if statements := list(_STATED.finditer(whole)):
-        return statements[-1].end(), len(whole)
-    return whole.rfind("\n") + 1, len(whole)
+    end = len(text.rstrip())
+    start = text.rfind("\n", 0, end) + 1
+    if statements := list(_STATED.finditer(text, 0, end)):
+        start = statements[-1].end()
+        if "\n" not in statements[-1]["gap"]:
+            line_end = text.find("\n", start, end)
+            end = line_end if line_end >= 0 else end
+    bare = text[start:end].strip(_MARKS).removesuffix(".").strip(_MARKS)
+    start = text.find(bare, start)
+    return start, start + len(bare)
 
 
 def _inner(canonical: str) -> str:
