@@ -48,7 +48,8 @@ HUMANEVAL = DataSet(
         "humaneval",
         "openai/openai_humaneval",
         "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544",
-        {"test": ("openai_humaneval/test-*.parquet", "HumanEval.jsonl.gz")},
+        {"test": ("openai_humaneval/test-*.parquet",)},
+        elsewhere={"test": "HumanEval.jsonl.gz"},
     ),
     "code",
     {
