@@ -211,6 +211,8 @@ def test_mbpp_shows_its_first_test_and_hides_the_others(folder):
         {"test_list": []},
         {"test_list": None},
         {"text": None},
+        {"code": "class Pair: pass\ndef added(x):\n    return x", "test_list": ["assert added(Pair()) == 1"]},
+        {"code": "import math\ndef added(x):\n    return x", "test_list": ["assert math.isclose(added(1), 1)"]},
     ],
 )
 def test_a_program_without_what_it_needs_is_no_training_row(folder, wrong):
@@ -312,7 +314,8 @@ def test_wrong_rows_of_the_test_split_are_named_by_number(folder):
     write_rows(folder / "mmlu/test.jsonl", [MMLU[12], {**MMLU[13], "answer": 3}, {**MMLU[14], "question": None}])
     with pytest.raises(DataError) as error:
         experiment(folder, benchmark="mmlu", path=str(folder)).questions_of("train")
-    assert [line.strip() for line in str(error.value).splitlines()[1:]] == [
+    assert [line.strip() for line in str(error.value).splitlines()] == [
+        f"{folder}/mmlu/test.jsonl: the test split cannot be used whole; correct or replace these rows:",
         "row 1: the answer 3 is neither the letter of a choice nor its number from 0",
         "row 2: the text is empty",
     ]

@@ -161,6 +161,10 @@ def test_examples_are_the_calls_with_literals():
         ("entry_point", "a b"),
         ("tests", "assert"),
         ("tests", "(" * 10**5),
+        ("tests", ""),
+        ("tests", "def test_total():\n    assert total([]) == 0"),
+        ("tests", "def check(candidate):\n    candidate([]) == 0"),
+        ("tests", "def check(candidate): pass\ndef other():\n    assert total([]) == 0"),
         ("examples", ("total(x)",)),
         ("examples", ("other(1)",)),
         ("examples", ("total(1",)),
@@ -171,6 +175,18 @@ def test_tasks_that_cannot_be(field, value):
     CodeTask(**fields)
     with pytest.raises(DataError):
         CodeTask(**{**fields, field: value})
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "for n in range(3):\n    assert total([n]) == 2 * n",
+        "def check(candidate):\n    same(candidate([]), 0)\ndef same(a, b):\n    assert a == b",
+        "def test_total():\n    assert total([]) == 0\ntest_total()",
+    ],
+)
+def test_tests_that_assert_in_their_own_ways(tests):
+    CodeTask(PROMPT, "total", tests, ())
 
 
 @pytest.mark.parametrize("unsafe", [False, True])
@@ -238,7 +254,7 @@ def test_what_a_program_does_besides_does_not_harm_it(sandbox):
 @pytest.mark.parametrize("caught", ["Exception", "BaseException"])
 @pytest.mark.parametrize("ending", ["os._exit(0)", "sys.exit(0)", "return object()"])
 def test_a_call_without_a_result_fails_whatever_the_tests_catch(sandbox, caught, ending):
-    task = CodeTask("", "f", f"try:\n    f(1)\nexcept {caught}:\n    pass", ())
+    task = CodeTask("", "f", f"try:\n    f(1)\nexcept {caught}:\n    pass\nassert f", ())
     assert passes_tests("def f(x): raise ValueError", task)
     assert not passes_tests(f"import os, sys\ndef f(x):\n    {ending}", task)
 
@@ -329,7 +345,7 @@ def test_the_hidden_tests_do_not_tell_programs_apart(sandbox):
 
 def test_without_examples_the_signature_says_what_to_try(sandbox):
     prompt = "def f(words: list[str], n: int, strict: bool) -> int:\n"
-    task = CodeTask(prompt, "f", "", ())
+    task = CodeTask(prompt, "f", "assert f([], 1, True) == 1", ())
     assert 4 < len(probes(task)) <= MAX_PROBES
     for (words, n, strict), keywords in probes(task):
         assert isinstance(n, int)
@@ -340,7 +356,7 @@ def test_without_examples_the_signature_says_what_to_try(sandbox):
         f"def f(words, n, strict): return {body}" for body in ("len(words) + n", "n + len(words)", "n", "strict")
     ]
     assert [same_behaviour(programs[0], program, task) for program in programs] == [True, True, False, False]
-    unknown = CodeTask("def f(words, n, strict):\n", "f", "", ())
+    unknown = CodeTask("def f(words, n, strict):\n", "f", task.tests, ())
     assert probes(unknown) == ()
     assert [same_behaviour(programs[0], program, unknown) for program in programs] == [True, False, False, False]
 
