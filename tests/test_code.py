@@ -4,6 +4,7 @@ import ast
 import json
 import textwrap
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -317,23 +318,41 @@ ABSOLUTE = CodeTask("", "f", "assert f(3) == 3 and f(-3) == 3", ("f(3)", "f(2.5)
         ("return [x]", "return (x,)", False),
         ("return {1: x, 2: x}", "return {2: x, 1: x}", True),
         ("return {str(x), 'b', 'c'}", "return {'c', 'b', str(x)}", True),
-        ("raise ValueError('a')", "raise ValueError('b')", True),
-        ("raise ValueError", "raise TypeError", False),
+        ("if x < 0: raise ValueError('a')\n    return x", "if x < 0: raise ValueError('b')\n    return x", True),
+        ("if x < 0: raise ValueError\n    return x", "if x < 0: raise TypeError\n    return x", False),
         ("raise ValueError", "return None", False),
         ("return float('nan')", "return float('nan') + 1", True),
-        ("return object()", "return len", True),  # no result, either
+        ("return object() if x < 0 else 1", "return len if x < 0 else 1", True),  # no result, either
         ("return object()", "return 1", False),
-        ("while x: pass\n    return 1", "while x: x += 0\n    return 1", True),
+        ("while x < 0: pass\n    return 1", "while x < 0: x += 0\n    return 1", True),
         ("while x: pass\n    return 1", "return 1", False),
         ("return 'x' * 10 ** 6", "return 'x' * 10 ** 6 + ''", True),
         ("return 'x' * 10 ** 6", "return 'x' * 10 ** 6 + 'y'", False),
         ("import os; os._exit(0)", "raise SystemExit", False),
+        # What runs nowhere is not the same.
+        ("import numpy\n    return numpy.abs(x)", "import numpy\n    return numpy.fabs(x)", False),
+        ("return y", "return z", False),
+        ("return object()", "return len", False),
+        ("raise SystemExit(1)", "raise SystemExit(2)", False),
+        ("while True: pass", "while x: pass\n    return f(x)", False),
     ],
 )
 def test_programs_are_the_same_that_do_the_same_near_the_examples(sandbox, gold, program, same):
     gold, program = (f"def f(x):\n    {body}" for body in (gold, program))
     assert same_behaviour(gold, program, ABSOLUTE) is same
     assert same_behaviour(program, gold, ABSOLUTE) is same
+
+
+def test_long_results_do_not_pile_up(sandbox):
+    program = "def f(x): return 'x' * (4 * 2 ** 20 + int(x))"
+    tracemalloc.start()
+    try:
+        assert same_behaviour(program, program.replace("'x'", "chr(120)"), ABSOLUTE)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(probes(ABSOLUTE)) > 8
+    assert peak < 8 * 4 * 2**20
 
 
 def test_the_hidden_tests_do_not_tell_programs_apart(sandbox):
