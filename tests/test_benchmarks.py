@@ -13,6 +13,7 @@ from sandbox_fixtures import need_sandbox
 
 from mpdf_rllib.errors import ConfigError, DataError
 from mpdf_rllib.questions import Question, hub
+from mpdf_rllib.questions.data_sets import MATH as MATH_SET
 from mpdf_rllib.questions.sandbox import check_sandbox
 
 
@@ -58,17 +59,58 @@ def test_files_are_those_of_the_hub_or_one_a_split(folder, name):
     assert experiment(folder, benchmark="gsm8k", path=str(other)).questions_of("test") == asked
 
 
+SUBJECTS = (
+    "algebra",
+    "counting_and_probability",
+    "geometry",
+    "intermediate_algebra",
+    "number_theory",
+    "prealgebra",
+    "precalculus",
+)
+
+
+def write_subjects(folder: Path, subjects=SUBJECTS) -> None:
+    """Writes MATH as the hub has it: 4 training and 1 test row a subject."""
+    for subject in subjects:
+        rows = [{**row, "problem": f"{subject}: {row['problem']}"} for row in MATH[:5]]
+        write_rows(folder / subject / "train-00000-of-00001.parquet", rows[:4])
+        write_rows(folder / subject / "test-00000-of-00001.parquet", rows[4:])
+
+
 def test_math_has_its_subjects_in_folders_and_its_answers_in_boxes(folder):
     shutil.rmtree(folder / "math")
-    for subject in ("algebra", "geometry"):
-        rows = [{**row, "problem": f"{subject}: {row['problem']}"} for row in MATH]
-        write_rows(folder / "math" / subject / "train-00000-of-00001.parquet", rows[:16])
-        write_rows(folder / "math" / subject / "test-00000-of-00001.parquet", rows[16:])
+    write_subjects(folder / "math")
     config = experiment(folder, benchmark="math", path=str(folder))
     train, test = config.questions_of("train"), config.questions_of("test")
-    assert (len(train), len(test)) == (32, 16)
+    assert (len(train), len(test)) == (28, 7)
     assert {question.kind for question in train} == {"expression"}
     assert [q.reference.canonical for q in train[:4]] == ["1/2", "1", "3/2", "2"]
+
+
+def test_a_folder_with_some_of_the_hubs_files_is_not_taken_for_all(folder):
+    shutil.rmtree(folder / "math")
+    write_subjects(folder / "math", SUBJECTS[:5])
+    with pytest.raises(ConfigError) as error:
+        experiment(folder, benchmark="math", path=str(folder)).questions_of("test")
+    assert (
+        f"questions.path: not all rows (without prealgebra/test-*.parquet, precalculus/test-*.parquet) of math's test "
+        f"split in {folder}/math: put test.parquet"
+    ) in str(error.value)
+
+
+def test_a_download_that_was_interrupted_is_not_taken_for_all(folder, monkeypatch):
+    import huggingface_hub
+
+    files = MATH_SET.files
+    snapshot = Path(huggingface_hub.constants.HF_HUB_CACHE) / "datasets--EleutherAI--hendrycks_math" / "snapshots"
+    write_subjects(snapshot / files.revision, SUBJECTS[:5])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError) as error:
+        experiment(folder, benchmark="math").questions_of("test")
+    assert "(no prealgebra/test-*.parquet, precalculus/test-*.parquet), and could not be had" in str(error.value)
+    write_subjects(snapshot / files.revision, SUBJECTS[5:])
+    assert len(experiment(folder, benchmark="math").questions_of("test")) == 7
 
 
 @pytest.mark.parametrize("benchmark", ["math500", "aime", "amc"])
@@ -169,6 +211,8 @@ def test_mbpp_shows_its_first_test_and_hides_the_others(folder):
         {"test_list": []},
         {"test_list": None},
         {"text": None},
+        {"code": "class Pair: pass\ndef added(x):\n    return x", "test_list": ["assert added(Pair()) == 1"]},
+        {"code": "import math\ndef added(x):\n    return x", "test_list": ["assert math.isclose(added(1), 1)"]},
     ],
 )
 def test_a_program_without_what_it_needs_is_no_training_row(folder, wrong):
@@ -270,7 +314,8 @@ def test_wrong_rows_of_the_test_split_are_named_by_number(folder):
     write_rows(folder / "mmlu/test.jsonl", [MMLU[12], {**MMLU[13], "answer": 3}, {**MMLU[14], "question": None}])
     with pytest.raises(DataError) as error:
         experiment(folder, benchmark="mmlu", path=str(folder)).questions_of("train")
-    assert [line.strip() for line in str(error.value).splitlines()[1:]] == [
+    assert [line.strip() for line in str(error.value).splitlines()] == [
+        f"{folder}/mmlu/test.jsonl: the test split cannot be used whole; correct or replace these rows:",
         "row 1: the answer 3 is neither the letter of a choice nor its number from 0",
         "row 2: the text is empty",
     ]

@@ -4,6 +4,7 @@ import ast
 import json
 import textwrap
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -161,6 +162,10 @@ def test_examples_are_the_calls_with_literals():
         ("entry_point", "a b"),
         ("tests", "assert"),
         ("tests", "(" * 10**5),
+        ("tests", ""),
+        ("tests", "def test_total():\n    assert total([]) == 0"),
+        ("tests", "def check(candidate):\n    candidate([]) == 0"),
+        ("tests", "def check(candidate): pass\ndef other():\n    assert total([]) == 0"),
         ("examples", ("total(x)",)),
         ("examples", ("other(1)",)),
         ("examples", ("total(1",)),
@@ -171,6 +176,18 @@ def test_tasks_that_cannot_be(field, value):
     CodeTask(**fields)
     with pytest.raises(DataError):
         CodeTask(**{**fields, field: value})
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "for n in range(3):\n    assert total([n]) == 2 * n",
+        "def check(candidate):\n    same(candidate([]), 0)\ndef same(a, b):\n    assert a == b",
+        "def test_total():\n    assert total([]) == 0\ntest_total()",
+    ],
+)
+def test_tests_that_assert_in_their_own_ways(tests):
+    CodeTask(PROMPT, "total", tests, ())
 
 
 @pytest.mark.parametrize("unsafe", [False, True])
@@ -238,7 +255,7 @@ def test_what_a_program_does_besides_does_not_harm_it(sandbox):
 @pytest.mark.parametrize("caught", ["Exception", "BaseException"])
 @pytest.mark.parametrize("ending", ["os._exit(0)", "sys.exit(0)", "return object()"])
 def test_a_call_without_a_result_fails_whatever_the_tests_catch(sandbox, caught, ending):
-    task = CodeTask("", "f", f"try:\n    f(1)\nexcept {caught}:\n    pass", ())
+    task = CodeTask("", "f", f"try:\n    f(1)\nexcept {caught}:\n    pass\nassert f", ())
     assert passes_tests("def f(x): raise ValueError", task)
     assert not passes_tests(f"import os, sys\ndef f(x):\n    {ending}", task)
 
@@ -301,23 +318,41 @@ ABSOLUTE = CodeTask("", "f", "assert f(3) == 3 and f(-3) == 3", ("f(3)", "f(2.5)
         ("return [x]", "return (x,)", False),
         ("return {1: x, 2: x}", "return {2: x, 1: x}", True),
         ("return {str(x), 'b', 'c'}", "return {'c', 'b', str(x)}", True),
-        ("raise ValueError('a')", "raise ValueError('b')", True),
-        ("raise ValueError", "raise TypeError", False),
+        ("if x < 0: raise ValueError('a')\n    return x", "if x < 0: raise ValueError('b')\n    return x", True),
+        ("if x < 0: raise ValueError\n    return x", "if x < 0: raise TypeError\n    return x", False),
         ("raise ValueError", "return None", False),
         ("return float('nan')", "return float('nan') + 1", True),
-        ("return object()", "return len", True),  # no result, either
+        ("return object() if x < 0 else 1", "return len if x < 0 else 1", True),  # no result, either
         ("return object()", "return 1", False),
-        ("while x: pass\n    return 1", "while x: x += 0\n    return 1", True),
+        ("while x < 0: pass\n    return 1", "while x < 0: x += 0\n    return 1", True),
         ("while x: pass\n    return 1", "return 1", False),
         ("return 'x' * 10 ** 6", "return 'x' * 10 ** 6 + ''", True),
         ("return 'x' * 10 ** 6", "return 'x' * 10 ** 6 + 'y'", False),
         ("import os; os._exit(0)", "raise SystemExit", False),
+        # What runs nowhere is not the same.
+        ("import numpy\n    return numpy.abs(x)", "import numpy\n    return numpy.fabs(x)", False),
+        ("return y", "return z", False),
+        ("return object()", "return len", False),
+        ("raise SystemExit(1)", "raise SystemExit(2)", False),
+        ("while True: pass", "while x: pass\n    return f(x)", False),
     ],
 )
 def test_programs_are_the_same_that_do_the_same_near_the_examples(sandbox, gold, program, same):
     gold, program = (f"def f(x):\n    {body}" for body in (gold, program))
     assert same_behaviour(gold, program, ABSOLUTE) is same
     assert same_behaviour(program, gold, ABSOLUTE) is same
+
+
+def test_long_results_do_not_pile_up(sandbox):
+    program = "def f(x): return 'x' * (4 * 2 ** 20 + int(x))"
+    tracemalloc.start()
+    try:
+        assert same_behaviour(program, program.replace("'x'", "chr(120)"), ABSOLUTE)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(probes(ABSOLUTE)) > 8
+    assert peak < 8 * 4 * 2**20
 
 
 def test_the_hidden_tests_do_not_tell_programs_apart(sandbox):
@@ -329,7 +364,7 @@ def test_the_hidden_tests_do_not_tell_programs_apart(sandbox):
 
 def test_without_examples_the_signature_says_what_to_try(sandbox):
     prompt = "def f(words: list[str], n: int, strict: bool) -> int:\n"
-    task = CodeTask(prompt, "f", "", ())
+    task = CodeTask(prompt, "f", "assert f([], 1, True) == 1", ())
     assert 4 < len(probes(task)) <= MAX_PROBES
     for (words, n, strict), keywords in probes(task):
         assert isinstance(n, int)
@@ -340,7 +375,7 @@ def test_without_examples_the_signature_says_what_to_try(sandbox):
         f"def f(words, n, strict): return {body}" for body in ("len(words) + n", "n + len(words)", "n", "strict")
     ]
     assert [same_behaviour(programs[0], program, task) for program in programs] == [True, True, False, False]
-    unknown = CodeTask("def f(words, n, strict):\n", "f", "", ())
+    unknown = CodeTask("def f(words, n, strict):\n", "f", task.tests, ())
     assert probes(unknown) == ()
     assert [same_behaviour(programs[0], program, unknown) for program in programs] == [True, False, False, False]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from process_fixtures import REPOSITORY, cpu_seconds
 
+from mpdf_rllib.errors import EngineError
 from mpdf_rllib.questions import Question, checking
 from mpdf_rllib.questions import grader as grader_module
 from mpdf_rllib.questions.expressions import ExpressionChecker
@@ -77,6 +78,27 @@ def test_a_process_that_was_killed_is_no_verdict(grader):
     os.kill(second, signal.SIGINT)  # as Ctrl-C does to all processes of a terminal
     assert grader.call("equal", "x+1", "1+x") is True
     assert grader._process.pid == second
+
+
+def test_one_that_is_killed_again_and_again_is_no_verdict_but_one_that_crashes_is(tmp_path, monkeypatch):
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import os, sys
+sys.path.insert(0, {str(REPOSITORY)!r})
+from mpdf_rllib.questions import grader_process
+
+def value(number):
+    os.kill(os.getpid(), int(number))
+
+grader_process.value = value
+grader_process.main()
+""")
+    monkeypatch.setattr(grader_module, "_PROGRAM", program)
+    with contextlib.closing(Grader()) as grader:
+        with pytest.raises(EngineError, match=r"was killed twice \(SIGKILL\)"):
+            grader.call("value", str(int(signal.SIGKILL)))
+        assert grader.call("value", str(int(signal.SIGSEGV))) is None
+        assert grader.call("equal", "x+1", "1+x") is True
 
 
 def test_a_process_is_replaced_after_its_calls(grader):
@@ -145,3 +167,43 @@ time.sleep(60)
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "ExpressionChecker().read('\\\\boxed{%s}' % ' + '.join([HANG] * n))",
+        "passes_tests(f'import time\\ndef f(x):\\n    time.sleep(600 + {n})', TASK)",
+    ],
+    ids=["expressions", "programs"],
+)
+def test_ctrl_c_ends_what_is_being_checked(check):
+    program = f"""
+import asyncio
+from mpdf_rllib.questions.code import passes_tests
+from mpdf_rllib.questions.expressions import ExpressionChecker
+from mpdf_rllib.questions.grader import grading
+from mpdf_rllib.questions.programs import CodeTask
+
+HANG, TASK = {HANG!r}, CodeTask("", "f", "assert f(1) == 1", (), unsafe=True)
+
+def check(n):
+    print("begun", flush=True)
+    print("verdict", {check}, flush=True)
+
+async def check_all():
+    await asyncio.gather(*(grading(str(n), check, n) for n in range(1, 9)))
+
+asyncio.run(check_all())
+"""
+    command = [sys.executable, "-c", program]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, **pipes) as process:
+        assert process.stdout.readline() == "begun\n"
+        interrupted = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+        assert time.monotonic() - interrupted < 3
+    assert "verdict" not in output
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert "Exception ignored" not in errors

@@ -58,6 +58,21 @@ def test_references_that_do_not_pass_are_listed_by_their_rows(tmp_path, run):
     ]
 
 
+def test_a_reference_that_does_not_equal_itself_is_listed(tmp_path, run):
+    boxes = ["\\frac{0}{0}", "x+1", "[1,2)", "\\text{east}", "\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "11\\sqrt2"]
+    write_rows(tmp_path / "math/train.jsonl", MATH[:14])
+    write_rows(
+        tmp_path / "math/test.jsonl",
+        [{**MATH[15 + n], "solution": f"It is $\\boxed{{{box}}}$."} for n, box in enumerate(boxes)],
+    )
+    status, _, err = run(benchmark="math", path=str(tmp_path))
+    assert status == 2
+    assert [line.strip() for line in err.splitlines() if line.startswith(("error", "  "))] == [
+        "error: 1 reference answers do not pass their own checkers:",
+        "question math-test-0: its reference answer '\\\\boxed{\\\\frac{0}{0}}' does not pass its checker",
+    ]
+
+
 def test_other_questions_too(run):
     status, out, err = run(families=["addition"], train=10, test=5)
     assert status == 0

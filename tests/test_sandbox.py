@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from process_fixtures import REPOSITORY
 from sandbox_fixtures import need_sandbox
 
+from mpdf_rllib.questions.sandbox import call_each
 from mpdf_rllib.questions.sandbox_process import MAX_ITEMS, PROCESSES, SCRATCH, NoResult, decode, encode
 
 NOBODY = 65534
@@ -51,7 +52,8 @@ def package():
         questions.mkdir(parents=True)
         for name in ("__init__.py", "questions/__init__.py"):
             (questions.parent / name).touch()
-        for name in ("errors.py", "questions/sandbox.py", "questions/sandbox_process.py", "questions/seccomp.py"):
+        names = ("processes", "sandbox", "sandbox_process", "seccomp")
+        for name in ("errors.py", *(f"questions/{name}.py" for name in names)):
             text = (REPOSITORY / "mpdf_rllib" / name).read_text()
             text = text.replace("CPU_SECONDS = 3\n", "CPU_SECONDS = 1\n")
             (questions.parent / name).write_text(text.replace("SECONDS = 20.0\n", f"SECONDS = {SECONDS}\n"))
@@ -314,6 +316,24 @@ def test_it_ends_with_its_owner(owner, ending):
     while any(_lives(pid) for pid in sandbox):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_without_a_sandbox_it_ends_with_its_owner_too(owner):
+    process = owner.start("-c", OWNER, "import time\ndef f(): time.sleep(600)", "unsafe")
+    sandbox = int(process.stdout.readline().split()[1])
+    assert _lives(sandbox)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + SECONDS - 1
+    while _lives(sandbox):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_without_a_sandbox_nothing_of_it_is_needed(monkeypatch):
+    monkeypatch.delattr(os, "memfd_create")
+    monkeypatch.setattr("mpdf_rllib.questions.sandbox.seccomp_filter", None)
+    assert list(call_each("def f(x): return x", "f", [((1,), {})], unsafe=True)) == [b'["value", 1]']
 
 
 def _children(pid: int) -> list[int]:

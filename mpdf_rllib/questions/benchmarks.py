@@ -151,7 +151,8 @@ def load_benchmark(
     if wrong := [(row, own) for row, own in enumerate(parts) if isinstance(own, Exception)]:
         listed = [f"row {row}: {error}" for row, error in wrong[:LISTED]]
         more = [f"and {len(wrong) - LISTED} rows more"] if len(wrong) > LISTED else []
-        raise DataError("\n  ".join([f"{test.rows.place}: the test split cannot be used whole:", *listed, *more]))
+        fault = f"{test.rows.place}: the test split cannot be used whole; correct or replace these rows:"
+        raise DataError("\n  ".join([fault, *listed, *more]))
     held_out = {_digest(own["text"]) for own in parts if not isinstance(own, Exception)}
     shown = {_digest(text) for source in (SOURCE, *prompts) for text in load_prompts(source).questions}
     return {"train": _without(train, held_out, shown), "test": test}
@@ -211,4 +212,4 @@ def _parts(data_set: DataSet, data: Any, columns: Mapping[str, str]) -> Iterator
 
 
 def _digest(text: str) -> bytes:
-    return blake2b(content_of(text).casefold().encode(), digest_size=16).digest()
+    return blake2b(content_of(text).encode(), digest_size=16).digest()

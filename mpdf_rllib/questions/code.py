@@ -23,6 +23,7 @@ MAX_PROBES = 32
 TOLERANCE = 1e-6
 """Relative and absolute, within which numbers are equal [ours]."""
 _MAX_RESULT = 10_000
+_VALUE = b'["value", '
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ def same_behaviour(gold: str, program: str, task: CodeTask) -> bool:
     """Whether two programs, in canonical form, do the same on all probes: the visible examples and variations of them.
 
     Values are compared as Python does, numbers within `TOLERANCE`; of exceptions the types; what ends a program or
-    passes its bounds is like another such end. A program that does not do the same twice differs from all others but
-    itself. Without probes programs are the same when their texts are. The hidden tests have no part in it.
+    passes its bounds is like another such end. A program that gives no value on any probe, or that does not do the same
+    twice, differs from all others but itself. Without probes programs are the same when their texts are. The hidden
+    tests have no part in it.
 
     Raises:
         ConfigError: There is no sandbox: see `check_sandbox`.
@@ -78,19 +80,25 @@ def same_behaviour(gold: str, program: str, task: CodeTask) -> bool:
     """
     if gold == program:
         return True
-    results = [_results(source, task) for source in (gold, program)]
-    return bool(results[0]) and all(map(_same_result, *results))
+    expected = _results(gold, task)
+    if not any(result is not None and result.startswith(_VALUE) for result in expected):
+        return False
+    return all(map(_same_result, expected, _results(program, task)))
 
 
 @functools.lru_cache(maxsize=2**9)
 def _results(program: str, task: CodeTask) -> tuple[bytes | None, ...]:
-    """What the program makes of each probe, long results as a hash."""
+    """What the program makes of each probe, of long results the beginning and a hash."""
     calls = probes(task)
-    results = call_each(program, task.entry_point, calls, unsafe=task.unsafe) if calls else []
-    return tuple(
-        hashlib.sha256(result).digest() if result is not None and len(result) > _MAX_RESULT else result
-        for result in results
-    )
+    if not calls:
+        return ()
+    return tuple(map(_shortened, call_each(program, task.entry_point, calls, unsafe=task.unsafe)))
+
+
+def _shortened(result: bytes | None) -> bytes | None:
+    if result is None or len(result) <= _MAX_RESULT:
+        return result
+    return result[: len(_VALUE)] + hashlib.sha256(result).digest()
 
 
 def _same_result(gold: bytes | None, result: bytes | None) -> bool:

@@ -18,7 +18,10 @@ def _humaneval(row: Values) -> Values:
 
 
 def _mbpp(row: Values) -> Values:
-    """The first assertion is shown with the description; all are hidden tests, after what sets them up [ours]."""
+    """The first assertion is shown with the description; all are hidden tests, after what sets them up [ours].
+
+    Tests that build on more of the solution than the function cannot run apart from it (row 601: `Pair(5, 24)`).
+    """
     asserts, code, setup = [as_text(line) for line in row["tests"] or ()], text_in(row, "solution"), row.get("setup")
     if not asserts:
         raise ValueError("there are no tests")
@@ -27,7 +30,10 @@ def _mbpp(row: Values) -> Values:
     tests = "\n".join([setup if isinstance(setup, str) else "\n".join(setup or ()), *asserts])
     examples = (example,) if example_call(example, entry_point) else ()
     text = f"{text_in(row, 'text')}\nThe function is called {entry_point}. For example:\n{asserts[0]}"
-    return {"text": text, "answer": code, "task": CodeTask("", entry_point, tests, examples)}
+    task = CodeTask("", entry_point, tests, examples)
+    if others := _only_in_solution(code, tests, entry_point):
+        raise ValueError(f"the tests use {', '.join(others)}, which only the solution defines")
+    return {"text": text, "answer": code, "task": task}
 
 
 def _tested_call(assertion: str, code: str) -> ast.Call:
@@ -43,12 +49,33 @@ def _tested_call(assertion: str, code: str) -> ast.Call:
     raise ValueError("the first test calls no function of the solution")
 
 
+def _defined(module: ast.Module) -> set[str]:
+    """The names that its statements define, without what these hold."""
+    names: set[str] = set()
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        else:
+            names |= {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
+    return names
+
+
+def _only_in_solution(code: str, tests: str, entry_point: str) -> list[str]:
+    """What tests use, besides the entry point, that the solution defines and they do not."""
+    solution, testing = (ast.parse(source) for source in (code, tests))
+    used = {node.id for node in ast.walk(testing) if isinstance(node, ast.Name)}
+    return sorted(used & _defined(solution) - _defined(testing) - {entry_point})
+
+
 HUMANEVAL = DataSet(
     HubFiles(
         "humaneval",
         "openai/openai_humaneval",
         "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544",
-        {"test": ("openai_humaneval/test-*.parquet", "HumanEval.jsonl.gz")},
+        {"test": ("openai_humaneval/test-*.parquet",)},
+        elsewhere={"test": "HumanEval.jsonl.gz"},
     ),
     "code",
     {

@@ -84,13 +84,25 @@ GSM8K = DataSet(
     {"text": ("question",), "answer": ("answer",)},
     _plain,
 )
+_MATH_SUBJECTS = (
+    "algebra",
+    "counting_and_probability",
+    "geometry",
+    "intermediate_algebra",
+    "number_theory",
+    "prealgebra",
+    "precalculus",
+)
 _MATH_COLUMNS = {"text": ("problem", "question"), "answer": ("answer", "solution")}
 MATH = DataSet(
     HubFiles(
         "math",
         "EleutherAI/hendrycks_math",
         "21a5633873b6a120296cce3e2df9d5550074f4a3",
-        {"train": ("*/train-*.parquet",), "test": ("*/test-*.parquet",)},
+        {
+            "train": tuple(f"{subject}/train-*.parquet" for subject in _MATH_SUBJECTS),
+            "test": tuple(f"{subject}/test-*.parquet" for subject in _MATH_SUBJECTS),
+        },
     ),
     "expression",
     _MATH_COLUMNS,

@@ -39,8 +39,8 @@ def draw(rows: Sequence[Row], split: Split, count: int | None, seed: int, place:
 
 
 def content_of(text: str) -> str:
-    """The text whatever its white space: questions that agree in it are one."""
-    return " ".join(text.split())
+    """The text whatever its case and white space: questions that agree in it are one."""
+    return " ".join(text.split()).casefold()
 
 
 def as_text(value: Any) -> str:

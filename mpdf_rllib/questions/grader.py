@@ -18,12 +18,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from mpdf_rllib.errors import EngineError
+from mpdf_rllib.questions import processes
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 THREADS = min(4, os.cpu_count() or 1)
 _PROGRAM = Path(__file__).with_name("grader_process.py")
 _BOUNDS = (-signal.SIGPROF, -signal.SIGALRM)
+_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT, -signal.SIGQUIT)
 
 _own = threading.local()
 
@@ -35,13 +39,13 @@ class Grader:
         self._process: subprocess.Popen[str] | None = None
 
     def call(self, name: str, *arguments: str) -> Any:
-        """The result of a function of `grader_process`, or None where it failed or passed its bounds.
+        """The result of a function of `grader_process`, or None where it failed, passed its bounds or crashed twice.
 
         Raises:
+            EngineError: The process was killed twice from outside, or because the program is about to end.
             RuntimeError: The process cannot be started.
         """
         request = json.dumps([name, arguments]) + "\n"
-        # A process that something else than the call has ended is no result; one that ends twice is.
         for _ in range(2):
             if self._process is None:
                 self._process = self._start()
@@ -57,8 +61,15 @@ class Grader:
                 raise
             if reply.endswith("\n"):
                 return json.loads(reply)
-            if self.close() in _BOUNDS:
-                break
+            status = self.close()
+            processes.check_going_on()
+            if status in _BOUNDS:
+                return None
+        if status in _FROM_OUTSIDE:
+            raise EngineError(
+                f"an answer could not be checked: {_PROGRAM.name} was killed twice ({signal.Signals(-status).name}), "
+                "as the kernel does where memory runs out; leave it more memory"
+            )
         return None
 
     def close(self) -> int:
@@ -73,7 +84,7 @@ class Grader:
     def _start(self) -> subprocess.Popen[str]:
         # -P: the folder of the program, whose modules may be called like others, is not a place to import from.
         command = [sys.executable, "-P", str(_PROGRAM)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = processes.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
             raise RuntimeError(f"{' '.join(command)} ended with status {process.wait()}; is math-verify installed?")
@@ -81,7 +92,7 @@ class Grader:
 
 
 def grade(name: str, *arguments: str) -> Any:
-    """The result of a function of `grader_process`, by the calling thread's own process."""
+    """The result of a function of `grader_process`, by the calling thread's own process; see `Grader.call`."""
     if not hasattr(_own, "grader"):
         _own.grader = Grader()
     return _own.grader.call(name, *arguments)

@@ -1,13 +1,13 @@
 """Rows of data sets: from files in a folder, or from the Hugging Face hub at a pinned revision.
 
 Both are read by `datasets`, which keeps them in its cache on disk and maps them into memory. Files of the hub are
-looked up in the hub's cache first; those of a split that are not there are downloaded.
+looked up in the hub's cache first; where not all of a split are there, they are downloaded.
 """
 
 import contextlib
 import fnmatch
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,13 +27,15 @@ class HubFiles:
         name: Of the data set, and of its folder in `questions.path`.
         hub_id: Of its repository.
         revision: Commit of the repository.
-        patterns: The files of each split that it is used for, as the repository has them.
+        patterns: The files of each split that it is used for, as the repository has them; all are needed.
+        elsewhere: The one file of a split as its authors publish it elsewhere.
     """
 
     name: str
     hub_id: str
     revision: str
     patterns: Mapping[Split, tuple[str, ...]]
+    elsewhere: Mapping[Split, str] = field(default_factory=dict)
 
     def download(self, split: Split, folder: str) -> str:
         """The command that puts the files of a split into a folder."""
@@ -67,40 +69,38 @@ def read_rows(files: HubFiles, split: Split, path: str | None, columns: str) -> 
         columns: What the files must have, for messages.
 
     Raises:
-        ConfigError: The files are not there, or the hub cannot be reached; says which file to put where.
+        ConfigError: Files are missing, or the hub cannot be reached; says which file to put where.
         DataError: A file cannot be read.
     """
     if path is None:
-        folder = _snapshot(files, split, columns)
-        found = _matching(folder, files.patterns[split])
-        if not found:
-            raise ConfigError(
-                f"questions.benchmark: {files.hub_id} has no {' or '.join(files.patterns[split])} at revision "
-                f"{files.revision}; put {split}.jsonl with {columns} into DATA/{files.name}, and set "
-                "questions.path=DATA"
-            )
+        found = _snapshot(files, split, columns)
     else:
         folder = Path(path) / files.name
-        own = tuple(f"{split}{suffix}" for suffix in (".parquet", ".jsonl", ".jsonl.gz"))
-        found = _matching(folder, (*files.patterns[split], *own))
-        if not found:
-            raise ConfigError(
-                f"questions.path: no rows of {files.name}'s {split} split in {folder}: put {' or '.join(own)} with "
-                f"{columns} there, or the hub's own files by {files.download(split, str(folder))}"
-            )
+        found, missing = _matching(folder, files.patterns[split])
+        if missing:
+            own = [f"{split}{suffix}" for suffix in (".parquet", ".jsonl", ".jsonl.gz")]
+            names = [*own, files.elsewhere[split]] if split in files.elsewhere else own
+            whole = next((folder / name for name in names if (folder / name).is_file()), None)
+            if whole is None:
+                lacking = f"not all rows (without {', '.join(missing)})" if found else "no rows"
+                raise ConfigError(
+                    f"questions.path: {lacking} of {files.name}'s {split} split in {folder}: put {' or '.join(own)} "
+                    f"with {columns} there, or the hub's own files by {files.download(split, str(folder))}"
+                )
+            found = [whole]
     return Rows(", ".join(map(str, found)), _read(found))
 
 
-def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
-    """The files of the first pattern that has any."""
+def _matching(folder: Path, patterns: tuple[str, ...]) -> tuple[list[Path], list[str]]:
+    """The files that match, and the patterns that none does."""
     names = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    for pattern in patterns:
-        if found := [path for name, path in names.items() if fnmatch.fnmatchcase(name, pattern)]:
-            return found
-    return []
+    by_pattern = {pattern: fnmatch.filter(names, pattern) for pattern in patterns}
+    found = [names[name] for matching in by_pattern.values() for name in matching]
+    return found, [pattern for pattern, matching in by_pattern.items() if not matching]
 
 
-def _snapshot(files: HubFiles, split: Split, columns: str) -> Path:
+def _snapshot(files: HubFiles, split: Split, columns: str) -> list[Path]:
+    """All files of a split, from the hub's cache or from the hub."""
     import huggingface_hub
     from huggingface_hub.utils import LocalEntryNotFoundError
 
@@ -116,22 +116,31 @@ def _snapshot(files: HubFiles, split: Split, columns: str) -> Path:
                 )
             )
 
+    # What the cache has may be a part: of a download that was interrupted, or of another split.
+    missing = list(files.patterns[split])
     with contextlib.suppress(LocalEntryNotFoundError):
-        folder = fetch(local_files_only=True)
-        if _matching(folder, files.patterns[split]):
-            return folder
+        found, missing = _matching(fetch(local_files_only=True), files.patterns[split])
+        if not missing:
+            return found
     try:
         # Without its retries, which take half a minute where there is no network.
         huggingface_hub.HfApi().dataset_info(files.hub_id, revision=files.revision, timeout=TIMEOUT)
-        return fetch(local_files_only=False)
+        folder = fetch(local_files_only=False)
     except Exception as error:  # what its HTTP client raises is not its interface
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         command = files.download(split, f"DATA/{files.name}")
         raise ConfigError(
-            f"questions.benchmark: {files.hub_id} is not in {huggingface_hub.constants.HF_HUB_CACHE}, and could not be "
-            f"had from the hub ({reason}). Where there is a network, run {command}, or"
-            f" put {split}.jsonl with {columns} into DATA/{files.name}; then set questions.path=DATA"
+            f"questions.benchmark: {files.hub_id} is not in {huggingface_hub.constants.HF_HUB_CACHE} (no "
+            f"{', '.join(missing)}), and could not be had from the hub ({reason}). Where there is a network, run "
+            f"{command}, or put {split}.jsonl with {columns} into DATA/{files.name}; then set questions.path=DATA"
         ) from error
+    found, missing = _matching(folder, files.patterns[split])
+    if missing:
+        raise ConfigError(
+            f"questions.benchmark: {files.hub_id} has no {', '.join(missing)} at revision {files.revision}; put "
+            f"{split}.jsonl with {columns} into DATA/{files.name}, and set questions.path=DATA"
+        )
+    return found
 
 
 def _read(paths: list[Path]) -> Any:

@@ -41,7 +41,8 @@ class CodeTask:
     Attributes:
         prompt: Code that stands before a solution: imports, helpers, the signature with its docstring; "" for none.
         entry_point: Name of the function that is asked for.
-        tests: Hidden: source that defines check(candidate), or that asserts on the entry point by its name.
+        tests: Hidden: source that defines check(candidate), or that asserts on the entry point by its name; an assert
+            has to be among what runs.
         examples: Visible: calls of the entry point with literals, as Python expressions.
         unsafe: Whether programs run without a sandbox.
 
@@ -63,9 +64,14 @@ class CodeTask:
         if len(self.tests) > MAX_TESTS:
             raise DataError(f"the tests of {self.entry_point} have over {MAX_TESTS:,} characters; leave some out")
         try:
-            ast.parse(self.tests, _FILE)
+            tests = ast.parse(self.tests, _FILE)
         except _UNPARSABLE as error:
             raise DataError(f"the tests of {self.entry_point} are not Python ({error}); correct them") from error
+        if not _asserts(tests):
+            raise DataError(
+                f"the tests of {self.entry_point} assert nothing, so that all programs would pass: give assertions, at "
+                "the top or in a function check(candidate)"
+            )
         for example in self.examples:
             if example_call(example, self.entry_point) is None:
                 raise DataError(
@@ -76,6 +82,21 @@ class CodeTask:
     def helpers(self) -> str:
         """What the prompt has before the function, as source."""
         return ast.unparse(ast.Module(_helpers(self), []))
+
+
+def _asserts(tests: ast.Module) -> bool:
+    """Whether an assert is among what runs: statements, `check`, and the functions and classes that these name."""
+    defined = {node.name: node for node in tests.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    running = [node for node in tests.body if node not in defined.values()]
+    if "check" in defined:
+        running.append(defined.pop("check"))
+    while running:
+        for node in ast.walk(running.pop()):
+            if isinstance(node, ast.Assert):
+                return True
+            if isinstance(node, ast.Name) and node.id in defined:
+                running.append(defined.pop(node.id))
+    return False
 
 
 def read_program(text: str, task: CodeTask) -> tuple[str, tuple[int, int]] | None:

@@ -2,7 +2,8 @@
 
 bubblewrap gives each its own namespaces, in which Python alone is there to be read and a small scratch folder to be
 written. A seccomp filter takes system calls away, resource limits bound CPU time, memory, processes and files, and the
-owner bounds the time on the clock. With the owner, or with the first of its processes, the whole sandbox ends.
+owner bounds the time on the clock. With the owner, or with the first of its processes, the whole sandbox ends; without
+isolation (`unsafe`) only that first process ends with the owner, not what it has started.
 
 What a program prints, how it ends and what it does to its own process decide nothing: tests run in another sandbox and
 see no more of it than the values that it returns and the exceptions that it raises.
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mpdf_rllib.errors import ConfigError, EngineError
+from mpdf_rllib.questions import processes
 from mpdf_rllib.questions.sandbox_process import MAX_LINE, SCRATCH, encode
 from mpdf_rllib.questions.seccomp import seccomp_filter
 
@@ -98,8 +100,10 @@ def passes(program: str, helpers: str, entry_point: str, tests: str, *, unsafe: 
         return line == b"true"
 
 
-def call_each(program: str, entry_point: str, calls: Iterable[Call], *, unsafe: bool) -> list[bytes | None]:
+def call_each(program: str, entry_point: str, calls: Iterable[Call], *, unsafe: bool) -> Iterator[bytes | None]:
     """What a program makes of calls: for each what `sandbox_process` writes, or None once the process has ended.
+
+    A result can have `MAX_LINE` bytes, so they come one by one.
 
     Args:
         program: Source that defines the entry point.
@@ -113,29 +117,31 @@ def call_each(program: str, entry_point: str, calls: Iterable[Call], *, unsafe: 
     """
     if not unsafe:
         check_sandbox()
-    return _call_each(program, entry_point, calls, unsafe=unsafe)
+    yield from _call_each(program, entry_point, calls, unsafe=unsafe)
 
 
-def _call_each(program: str, entry_point: str, calls: Iterable[Call], *, unsafe: bool) -> list[bytes | None]:
+def _call_each(program: str, entry_point: str, calls: Iterable[Call], *, unsafe: bool) -> Iterator[bytes | None]:
     with Sandbox(unsafe=unsafe) as sandbox:
         going = sandbox.ask(["load", program, entry_point]) == b"true"
-        results: list[bytes | None] = []
         for arguments, keywords in calls:
             result = sandbox.ask(["probe", encode(arguments), encode(keywords)]) if going else None
             going = result is not None
-            results.append(result)
-        return results
+            yield result
 
 
 class Sandbox:
-    """A process that runs `sandbox_process`; for one thread. With its `with` block ends all that it started."""
+    """A process that runs `sandbox_process`; for one thread. With its `with` block it ends, and all that it started."""
 
     def __init__(self, *, unsafe: bool) -> None:
         """Starts it.
 
         Args:
             unsafe: Whether to do without isolation. The bounds on time, memory and files remain; but a program can then
-                read, write, send and end all that its owner can, whether it means to or not.
+                read, write, send and end all that its owner can, whether it means to or not, and a process of its own
+                that leaves the session goes on when this ends.
+
+        Raises:
+            EngineError: It cannot be started, or the program is about to end.
         """
         self._cleanup = contextlib.ExitStack()
         self._channel, inside = socket.socketpair()
@@ -145,20 +151,21 @@ class Sandbox:
         if unsafe:
             scratch = self._cleanup.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         environment = {"HOME": scratch, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1"}
-        with inside, _filter() as filter_file:
-            isolated = [] if unsafe else _bubblewrap(filter_file)
+        with inside, contextlib.nullcontext() if unsafe else _filter() as filter_file:
+            isolated = [] if filter_file is None else _bubblewrap(filter_file)
             uid = random.choice(_UIDS) if isolated and _is_root() else 0
+            owner = os.getpid() if unsafe else 0
             program = _INSIDE if isolated else str(_PROGRAM)
-            command = [*isolated, str(_PYTHON), "-P", "-s", "-S", program, str(uid)]
+            command = [*isolated, str(_PYTHON), "-P", "-s", "-S", program, str(uid), str(owner)]
             try:
-                self._process = subprocess.Popen(
+                self._process = processes.start(
                     command,
                     stdin=inside.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     cwd=scratch,
                     env=environment,
-                    pass_fds=[filter_file] if isolated else [],
+                    pass_fds=[] if filter_file is None else [filter_file],
                     start_new_session=True,  # Ctrl-C is the owner's, with whom this ends
                 )
             except OSError as error:
@@ -172,17 +179,19 @@ class Sandbox:
             request: The line as bytes, or what JSON makes one of.
 
         Raises:
-            EngineError: It did not start.
+            EngineError: It did not start, or has ended because the program is about to.
         """
         line = request if isinstance(request, bytes) else json.dumps(request).encode()
         if self._deadline is None:
             self._wait_for_start()
-        try:
+        reply = None
+        with contextlib.suppress(OSError):
             self._channel.settimeout(self._left())
             self._channel.sendall(line + b"\n")
-            return self._line()
-        except OSError:
-            return None
+            reply = self._line()
+        if reply is None:
+            processes.check_going_on()
+        return reply
 
     def _wait_for_start(self) -> None:
         self._deadline = time.monotonic() + START_SECONDS

@@ -1,7 +1,8 @@
 """The process in which a program that a model has written runs, or the tests of a question, and what they exchange.
 
-This file is run by its path, as `sandbox_process.py UID` with a socket as its standard input, so that it imports little
-and needs no package. It says that it is ready, then does what the first line that it reads asks for:
+This file is run by its path, as `sandbox_process.py UID OWNER` with a socket as its standard input, so that it imports
+little and needs no package. Root becomes the user UID, 0 for nobody else; OWNER is the parent to end with, 0 where the
+sandbox sees to that. It says that it is ready, then does what the first line that it reads asks for:
 
 - ["load", source, entry point]: runs a program, says whether it defines the entry point, and then calls it as asked by
   each further line.
@@ -29,7 +30,12 @@ CPU_SECONDS = 3
 MEMORY = 2**29
 """Bytes of address space of a process [ours]."""
 PROCESSES = 6
-"""Processes and threads of a sandbox, of which up to two are its own [ours]. All memory is at most their product."""
+"""Processes and threads of a sandbox, of which up to two are its own [ours].
+
+Their memory is at most `MEMORY` times as many, and that of what the scratch folder holds `SCRATCH`. The kernel's own
+for them comes on top, such as about 1 KB for each file, empty ones included, of which only CPU time and clock bound the
+number.
+"""
 SCRATCH = 2**24
 """Bytes of the scratch folder, and of a file [ours]."""
 FILES = 64
@@ -257,9 +263,22 @@ def _confine(uid: int) -> None:
         os.dup2(nowhere, number)
 
 
+def _end_with(owner: int) -> None:
+    """Lets the kernel end this process, not what it will start, when the thread of its owner that started it ends."""
+    import ctypes
+
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != owner:  # which has ended already
+        sys.exit()
+
+
 def main() -> None:
+    uid, owner = map(int, sys.argv[1:])
+    if owner:
+        _end_with(owner)
     channel = Channel()
-    _confine(int(sys.argv[1]))
+    _confine(uid)
     channel.write("ready")
     if request := channel.read():
         kind, *arguments = request
