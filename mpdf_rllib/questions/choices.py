@@ -98,7 +98,9 @@ def read_choice(text: str, choices: Sequence[str]) -> Found | None:
     labelled = {found[0] for line in lines if (found := _labelled(text, *line, choices))}
     if found := _whole(text, *lines[-1], choices) or _labelled(text, *lines[-1], choices):
         return found if len(labelled) < 2 or text[slice(*lines[-1])].strip("(). ") == found[0] else None
-    confirmed = [match.span(1) for match in _CONFIRMED.finditer(text, start) if not _doubted(text, match.start())]
+    confirmed = [
+        match.span(1) for match in _CONFIRMED.finditer(text, start) if not _doubted(text, start, match.start())
+    ]
     bracketed = [match.span(1) for match in _BRACKETED.finditer(text, start)]
     opening = [_opening(text, *line, choices) for line in lines] if _opening(text, *lines[0], choices) else []
     for named in (_named(text, confirmed, choices), list(filter(None, opening)), _named(text, bracketed, choices)):
@@ -149,9 +151,10 @@ def _sentence_end(text: str, start: int, end: int) -> int:
     return found.start() if found else end
 
 
-def _doubted(text: str, end: int) -> bool:
-    """Whether what a sentence says is denied, or left open, before a place in it."""
-    return _DOUBT.search(text, max(text.rfind(".", 0, end), text.rfind("\n", 0, end)) + 1, end) is not None
+def _doubted(text: str, start: int, end: int) -> bool:
+    """Whether a sentence, within a part of a text, denies or leaves open what follows that part."""
+    sentence = max(start, text.rfind(".", start, end) + 1, text.rfind("\n", start, end) + 1)
+    return _DOUBT.search(text, sentence, end) is not None
 
 
 def _names_another(text: str, start: int, end: int, choices: Sequence[str]) -> bool:
