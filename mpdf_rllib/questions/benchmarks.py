@@ -15,8 +15,8 @@ are multiples of 1/550, a subset that it does not name. Where a benchmark has no
 trains on is ours.
 
 A training row is left out when its text, whatever its case and white space, is that of a test row, of a question in the
-prompts' examples or of an earlier training row, or when something is missing in it. The test split is official and
-whole.
+prompts' examples or of an earlier training row, or when something is missing in it: of MBPP also where the tests need
+more of the solution than the function. The test split is official and whole.
 """
 
 from collections import Counter
