@@ -104,6 +104,12 @@ def test_too_many_are_refused_by_the_configs_key(split):
         generate_questions(["arithmetic"], split, 400)
 
 
+@pytest.mark.parametrize(("kind", "lacks"), [("choice", "choices"), ("code", "task"), ("reasoning", "row")])
+def test_a_question_without_what_its_kind_needs_is_refused(kind, lacks):
+    with pytest.raises(DataError, match=f"question q7: it is of kind '{kind}' but has no {lacks}"):
+        Question("q7", "Which?", "A", kind, "generic").accepts("A")
+
+
 def test_a_question_without_a_readable_reference_is_refused():
     with pytest.raises(DataError, match="question q7: its reference answer 'many'"):
         Question("q7", "How many?", "many", "number", "addition").reference  # noqa: B018

@@ -33,7 +33,7 @@ def application_url(models: dict[str, ResolvedModel], config: ServeConfig) -> st
     It goes on serving for as long as the Ray instance that it runs in: other runs find it there.
 
     Args:
-        models: The team's distinct models by name, a deployment each.
+        models: By name, a deployment each.
         config: Replicas and engine arguments.
 
     Raises:

@@ -59,20 +59,29 @@ class Question:
 
     @cached_property
     def checker(self) -> Checker:
-        """What reads and compares the answers to it."""
+        """What reads and compares the answers to it.
+
+        Raises:
+            DataError: It lacks what its kind needs.
+        """
         match self.kind:
             case "number":
                 return NumberChecker()
             case "expression":
                 return ExpressionChecker()
             case "choice":
-                return ChoiceChecker(self.choices)
+                return ChoiceChecker(self._needed("choices", self.choices))
             case "code":
-                assert self.task is not None
-                return CodeChecker(self.task)
+                return CodeChecker(self._needed("task", self.task))
             case "reasoning":
-                assert self.row is not None
-                return ReasoningChecker(self.row)
+                return ReasoningChecker(self._needed("row", self.row))
+
+    def _needed(self, name: str, value: Result | None) -> Result:
+        if not value:
+            raise DataError(
+                f"question {self.id}: it is of kind {self.kind!r} but has no {name}; give it what its kind needs"
+            )
+        return value
 
     def read_alone(self, text: str) -> Answer | None:
         """Reads an answer that stands alone, not at the end of a solution.
