@@ -13,13 +13,13 @@ import pytest
 import yaml
 from process_fixtures import CONFIG, TIMEOUT, Experiment, contents, small_disk, without_places  # noqa: F401
 
+from mpdf_rllib.algorithms.checkpoints import load_module
 from mpdf_rllib.engine import Generation, GenerationRequest, scripted
 from mpdf_rllib.engine.recording_files import RecordingFolder
 from mpdf_rllib.engine.scripted import answer_like_a_small_model
 from mpdf_rllib.envs.credit import Calibration
 from mpdf_rllib.envs.features import NUMBERS
 from mpdf_rllib.errors import EngineError
-from mpdf_rllib.evaluate import load_module
 from mpdf_rllib.record import record
 from mpdf_rllib.train import train
 
