@@ -20,7 +20,7 @@ from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.results import REPLICATES, Estimate, SystemResult, accuracy, paired_difference, shown
 from mpdf_rllib.trials import replaying, run_trials
 
-_EVERYTHING = "all of z"
+_EVERYTHING = "everything"
 _OF_FIRST_ANSWERS = ("agreement", "is_plurality")
 """Debate features that say something of a solution; they are those of the debate's start."""
 
