@@ -76,7 +76,7 @@ class GenerationRequest:
     sampling: SamplingParameters
     position: Position
     score_words: tuple[str, ...] = ()
-    model: str = ""
+    model: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
