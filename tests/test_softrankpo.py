@@ -123,7 +123,7 @@ class TestNetwork:
         states["peers"][:, 2, IS_TARGET] = 0
         states["peer_mask"][:, 2] = 0
         changed = states["peers"].clone()
-        changed[:, 2] = torch.where(torch.arange(D) == IS_TARGET, 0.0, 100.0)
+        changed[:, 2] = torch.where(torch.arange(D) == D + IS_TARGET, 0.0, 100.0)
         torch.testing.assert_close(network()(states), network()(states | {"peers": changed}))
         fewer = {"peers": states["peers"][:, :2], "peer_mask": states["peer_mask"][:, :2]}
         torch.testing.assert_close(network()(states), network()(states | fewer))
