@@ -7,7 +7,7 @@ trace would be a verifier, not meta-cognition.
 
 import math
 import string
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -69,17 +69,18 @@ IS_TARGET = -1
 
 
 def solution_table(
-    kinds: Collection[Kind] = frozenset[Kind](["number"]), self_report: bool = False, authors: int = 0
+    kinds: Collection[Kind] = frozenset[Kind](["number"]), self_report: bool = False, agents: Sequence[Hashable] = ()
 ) -> FeatureTable:
     """The entries of z that belong to one solution.
 
     Args:
         kinds: Of the questions: choices are told one-hot, all else as a scalar, of a program its lines.
         self_report: Whether models report on their reasoning; it is measured all the same.
-        authors: How many agents may have written it where they differ; 0 where they are alike, and it is not told.
+        agents: Who may have written it: where they differ, it is told who did.
     """
     answer = (*([_SCALAR] if set(kinds) - {"choice"} else []), *(_CHOICES if "choice" in kinds else ()))
-    author = tuple(Feature(f"author_{i}", 0, 1, "author", f"[ours] agent {i} wrote it") for i in range(authors))
+    authors = range(len(agents) if len(set(agents)) > 1 else 0)
+    author = tuple(Feature(f"author_{i}", 0, 1, "author", f"[ours] agent {i} wrote it") for i in authors)
     report = REPORT_FEATURES if self_report else ()
     return (_VALID, *answer, *_PROFILE, *report, *_CRITIC, *_LIKELIHOOD, *_CHAIN, *author)
 

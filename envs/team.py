@@ -75,9 +75,7 @@ class Team:
 
     def table(self, questions: Iterable[Question]) -> FeatureTable:
         """The features of this team's solutions to such questions: their author is one where the agents differ."""
-        differ = len(set(self.members)) > 1
-        authors = len(self.members) if differ else 0
-        return solution_table({question.kind for question in questions}, self.self_report, authors)
+        return solution_table({question.kind for question in questions}, self.self_report, self.members)
 
     def tree(self, questions: Iterable[Question], table: FeatureTable | None = None) -> SolutionTree:
         """An empty tree for every debate of this team.

@@ -224,9 +224,8 @@ class ExperimentConfig(Section):
     def _leaves_out_what_there_is(cls, algorithm: AlgorithmSection, info: ValidationInfo) -> AlgorithmSection:
         if {"questions", "team"} <= info.data.keys():
             team, kinds = info.data["team"], {kind for _, kind in info.data["questions"].prompts}
-            authors = team.size if len(set(team.members)) > 1 else 0
             try:
-                entries_of(algorithm.left_out, solution_table(kinds, team.self_report, authors) + DEBATE_FEATURES)
+                entries_of(algorithm.left_out, solution_table(kinds, team.self_report, team.members) + DEBATE_FEATURES)
             except ConfigError as error:
                 raise ValueError(str(error)) from error
         return algorithm
