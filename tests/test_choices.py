@@ -69,6 +69,9 @@ def read(text: str, choices: tuple[str, ...] = FRUITS) -> str | None:
         ("(A) is wrong.\n(B) is wrong.\n(C) is right.", "C", "C"),
         ("I'll go with option C.", "C", "C"),
         ("They grow on trees.\n\n**Option B**", "B", "B"),
+        ("They grow on trees, so B is the answer.", "B", "B"),
+        ("They grow on trees. I choose (B).", "B", "B"),
+        ("(A) is wrong. (B) grows on trees.", "B", "B"),
     ],
 )
 def test_what_states_a_choice(text, letter, written):
@@ -88,7 +91,7 @@ def test_what_states_a_choice(text, letter, written):
         "A. Apples: no\nB. Pears: yes\nC. Plum: no\nD. no",
         *("(A) grows on trees.\n(B) grows on trees too.", "A is correct. B is correct.", "I ask whether C is right."),
         *("A or B is correct.", "The answer is B. No, the answer is not B.", "The answer is B. The answer is A or C."),
-        *("The answer is neither B nor C", "E is correct.", "\\boxed{Option}"),
+        *("The answer is neither B nor C", "E is correct.", "\\boxed{Option}", "(A) is wrong.", "Is B the answer?"),
     ],
 )  # fmt: skip
 def test_what_states_none_or_several(text):

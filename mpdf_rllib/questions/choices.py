@@ -16,16 +16,19 @@ _OPEN = r"(?:\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{|\\\(|[\s*_`'\"“‘$\[{
 _CLOSE = r"[\s*_`'\"”’$\]})]*"
 _STATED = re.compile(
     r"(?:\b(?:answer|choice|option|(?:correct|right|best)\s+one)\b[\s*_]*(?:\b(?:is|(?:would|must|should)\s+be)\b|:|=)"
-    r"|\bgo\s+with\b)[\s*_:]*(?:not\b[^.\n]*?\b(?:but|it\s+is|it['’]s)\b[\s*_:]*)?",
+    r"|\bgo\s+with\b|\bI\s+(?:choose|pick|select)\b)[\s*_:]*(?:not\b[^.\n]*?\b(?:but|it\s+is|it['’]s)\b[\s*_:]*)?",
     re.IGNORECASE,
 )
 _LEAD = re.compile(rf"{_OPEN}\b(?:option|choice|answer|therefore|thus|clearly)\b[\s*_:]*", re.IGNORECASE)
-_CONFIRMED = re.compile(rf"(?<![\w'’])([A-Z]){_CLOSE}\bis\s+(?:the\s+)?(?:correct|right)\b")
+_CONFIRMED = re.compile(
+    rf"(?<![\w'’])([A-Z]){_CLOSE}\bis\s+(?:(?:the\s+)?(?:correct|right)|the\s+(?:best\s+)?(?:answer|choice|option))\b"
+)
 _DOUBT = re.compile(r"\b(?:not|neither|nor|both|either|or|whether|if)\b|n['’]t\b", re.IGNORECASE)
 _LETTER = re.compile(rf"(?P<open>{_OPEN})(?P<letter>[A-Za-z])(?P<close>{_CLOSE})(?P<after>[.:,;!?)-]*)(?![\w'’])")
 _ALONE = re.compile(rf"{_OPEN}(?:(?i:option|choice|answer)\b:?{_OPEN})?([A-Za-z])[\s*_`'\"”’$\]}})!.:]*")
 _LABEL = re.compile(rf"{_OPEN}([A-Za-z]){_CLOSE}[.:)-]?\s*")
-_OPENING = re.compile(r"\s*(?:\*\*)?(?:\(([A-Z])\)|([A-Z])[.:)])(?:\*\*)?(?=\s|$|:)")
+_NOT_DENIED = r"(?!\s+is\s+(?:wrong|incorrect|false|not)\b)"
+_OPENING = re.compile(rf"\s*(?:\*\*)?(?:\(([A-Z])\)|([A-Z])[.:)])(?:\*\*)?(?=\s|$|:){_NOT_DENIED}")
 _WORD = re.compile(r"\s*([^\W\d_]+)")
 _LINE = re.compile(r"[^\n]*\S[^\n]*")
 _SENTENCE_END = re.compile(r"[.!?\n]")
@@ -33,7 +36,7 @@ _OTHER = re.compile(
     rf"\s*(?:or|and|/|,|&|\||\\text\s*\{{\s*(?:or|and)\s*\}})\s*{_OPEN}"
     r"(?P<letter>[A-HJ-Z](?![\w'’])|[Ia-z](?![\w'’]|\s+\w))"
 )
-_BRACKETED = re.compile(r"\(\s*([A-Z])\s*\)")
+_BRACKETED = re.compile(rf"\(\s*([A-Z])\s*\){_NOT_DENIED}")
 _WORDS_AFTER_A = {"because", "since", "as", "due"}
 """What may follow a bare letter A; before any other word it is the article."""
 
@@ -67,10 +70,11 @@ def read_choice(text: str, choices: Sequence[str]) -> Found | None:
     r"""Reads which choice a text states.
 
     A box decides alone, the last one. Else statements are, and the first kind that states a choice counts: "answer is",
-    "answer:", "option is", "go with"; the last line, where it is a letter, a letter with the choice's text, or the
-    text; "C is correct"; a letter that opens the text ("B. Because"); a letter in brackets. The last "answer is" that
-    names a choice counts, unless a later one names several ("A or B") or denies some ("not B"); of the last three kinds
-    none counts in a text that names several letters in the same way. The words a, A and I are no letters.
+    "answer:", "option is", "go with", "I choose"; the last line, where it is a letter, a letter with the choice's text,
+    or the text; "C is correct", "C is the answer"; a letter that opens the text ("B. Because"); a letter in brackets.
+    The last "answer is" that names a choice counts, unless a later one names several ("A or B") or denies some ("not
+    B"); of the last three kinds none counts in a text that names several letters in the same way. The words a, A and I
+    are no letters.
 
     Args:
         text: Any text.
