@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -121,9 +122,18 @@ class Experiment:
         """What Tune saves of the trials, a file a run."""
         return [*self.run.glob("tune/experiment_state*")]
 
+    def results(self, seed: int) -> str:
+        """What a trial came to, a line an iteration, without half a line that a kill left."""
+        text = (self.trial(seed) / "result.json").read_text()
+        return text[: text.rfind("\n") + 1]
+
     def iterations(self, seed: int) -> list[int]:
-        lines = (self.trial(seed) / "result.json").read_text().splitlines()
-        return [json.loads(line)["training_iteration"] for line in lines]
+        return [json.loads(line)["training_iteration"] for line in self.results(seed).splitlines()]
+
+    def cut_short(self, seed: int) -> None:
+        """Makes a trial's results end in half a line, as where a kill met Tune copying them."""
+        with (self.trial(seed) / "result.json").open("a") as file:
+            file.write('{"training_ite')
 
 
 def without_places(output: str) -> list[str]:
@@ -132,9 +142,22 @@ def without_places(output: str) -> list[str]:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of its ended children."""
+    """Of this process, of its ended children, and of its graders so far: what one did before it ended is not new."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    total = sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if any(word.endswith("grader_process.py") for word in child.cmdline()):
+                total += sum(child.cpu_times()[:2])
+    return total
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:

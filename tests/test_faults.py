@@ -197,6 +197,7 @@ def warm_started(tmp_path_factory) -> Iterator[tuple[Experiment, str, list[int]]
     first_checkpoint = b"checkpoint_000000".hex()  # as Tune's file of the trials has it
     experiment.kill_once(lambda: [s for s in experiment.trial_states() if first_checkpoint in s.read_text()], "train")
     before = experiment.iterations(seed=0)
+    experiment.cut_short(0)
     yield experiment, experiment.finish("train").stdout, before
 
 

@@ -8,10 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
-from process_fixtures import REPOSITORY, cpu_seconds
+from process_fixtures import REPOSITORY, cpu_seconds, lives
 
 from mpdf_rllib.errors import EngineError
 from mpdf_rllib.questions import Question, checking
@@ -54,7 +53,7 @@ def value(seconds):
     time.sleep(float(seconds))
     return 1
 
-grader_process.value, grader_process.SECONDS = value, 5
+grader_process.value, grader_process.SECONDS = value, 2
 grader_process.main()
 """)
     monkeypatch.setattr(grader_module, "_PROGRAM", program)
@@ -65,10 +64,23 @@ grader_process.main()
     assert calls.read_text().split() == ["0", "60", "0"]
 
 
-def test_its_memory_is_bounded(grader):
-    limits = Path(f"/proc/{grader._process.pid}/limits").read_text()
-    [line] = [line for line in limits.splitlines() if line.startswith("Max address space")]
-    assert int(line.split()[3]) == MEMORY <= 2**30
+def test_its_memory_is_bounded(tmp_path, monkeypatch):
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import sys
+sys.path.insert(0, {str(REPOSITORY)!r})
+from mpdf_rllib.questions import grader_process
+
+def value(size):
+    return len(bytes(int(size)))
+
+grader_process.value = value
+grader_process.main()
+""")
+    monkeypatch.setattr(grader_module, "_PROGRAM", program)
+    with contextlib.closing(Grader()) as grader:
+        sizes = [MEMORY // 4, MEMORY, MEMORY // 4]
+        assert [grader.call("value", str(size)) for size in sizes] == [sizes[0], None, sizes[2]]
 
 
 def test_a_process_that_was_killed_is_no_verdict(grader):
@@ -164,7 +176,7 @@ time.sleep(60)
     owner.kill()
     owner.communicate()
     deadline = time.monotonic() + 60
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+    while lives(pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -172,38 +184,57 @@ time.sleep(60)
 @pytest.mark.parametrize(
     "check",
     [
-        "ExpressionChecker().read('\\\\boxed{%s}' % ' + '.join([HANG] * n))",
-        "passes_tests(f'import time\\ndef f(x):\\n    time.sleep(600 + {n})', TASK)",
+        "ExpressionChecker().read(f'\\\\boxed{{x+{n}}}')",
+        "passes_tests(SLOW % (BEGUN, n), TASK)",
     ],
     ids=["expressions", "programs"],
 )
-def test_ctrl_c_ends_what_is_being_checked(check):
+def test_ctrl_c_ends_what_is_being_checked(check, tmp_path):
+    begun, slow = tmp_path / "begun", tmp_path / "slow.py"
+    slow.write_text(f"""
+import pathlib, sys, time
+sys.path.insert(0, {str(REPOSITORY)!r})
+from mpdf_rllib.questions import grader_process
+
+def value(latex):
+    pathlib.Path({str(begun)!r}).touch()
+    time.sleep(600)
+
+grader_process.value, grader_process.SECONDS = value, 600
+grader_process.main()
+""")
     program = f"""
 import asyncio
+from pathlib import Path
+from mpdf_rllib.questions import grader, sandbox
 from mpdf_rllib.questions.code import passes_tests
 from mpdf_rllib.questions.expressions import ExpressionChecker
-from mpdf_rllib.questions.grader import grading
 from mpdf_rllib.questions.programs import CodeTask
 
-HANG, TASK = {HANG!r}, CodeTask("", "f", "assert f(1) == 1", (), unsafe=True)
+BEGUN, TASK = {str(begun)!r}, CodeTask("", "f", "assert f(1) == 1", (), unsafe=True)
+grader._PROGRAM, sandbox.SECONDS = Path({str(slow)!r}), 600
+SLOW = "import time\\ndef f(x):\\n    open(%r, 'w').close()\\n    time.sleep(600 + %d)"
 
 def check(n):
-    print("begun", flush=True)
     print("verdict", {check}, flush=True)
 
 async def check_all():
-    await asyncio.gather(*(grading(str(n), check, n) for n in range(1, 9)))
+    await asyncio.gather(*(grader.grading(str(n), check, n) for n in range(1, 9)))
 
 asyncio.run(check_all())
 """
     command = [sys.executable, "-c", program]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, **pipes) as process:
-        assert process.stdout.readline() == "begun\n"
-        interrupted = time.monotonic()
+    process = subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, **pipes)
+    try:
+        deadline = time.monotonic() + 60
+        while not begun.exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
-        assert time.monotonic() - interrupted < 3
+    finally:
+        process.kill()
     assert "verdict" not in output
     assert errors.rstrip().endswith("KeyboardInterrupt")
     assert "Exception ignored" not in errors

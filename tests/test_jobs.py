@@ -145,7 +145,8 @@ def test_a_stopped_job_on_two_nodes_goes_on_and_prints_the_table(
     cluster.request("/api/jobs/first/stop", "POST")
     until(lambda: cluster.request("/api/jobs/first")["status"] == "STOPPED", "the end of the job")
     recorded = experiment.recorded()
-    progress = [(experiment.trial(seed) / "result.json").read_text() for seed in (0, 1)]
+    progress = [experiment.results(seed) for seed in (0, 1)]
+    experiment.cut_short(0)
     assert recorded and not (experiment.run / "results.parquet").exists()
     trials = [actor for actor in cluster.states("actors") if actor["class_name"] == "SoftRankPO"]
     assert len({trial["node_id"] for trial in trials}) == len(trials) == 2
@@ -156,7 +157,7 @@ def test_a_stopped_job_on_two_nodes_goes_on_and_prints_the_table(
     assert "warning:" not in ended.stdout
     assert experiment.recorded() == recorded, "recorded generations were made again"
     for seed in (0, 1):
-        assert (experiment.trial(seed) / "result.json").read_text().startswith(progress[seed]), "it was begun anew"
+        assert experiment.results(seed).startswith(progress[seed]), "it was begun anew"
         assert {*experiment.iterations(seed)} == {*range(1, ITERATIONS + 1)}
         assert experiment.iterations(seed).count(1) == 1
     results = pq.read_table(experiment.run / "results.parquet").to_pandas()
