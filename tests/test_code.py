@@ -247,6 +247,12 @@ def test_a_verdict_cannot_be_forged(sandbox, program):
     assert not passes_tests(program, BARE)
 
 
+def test_a_result_that_is_too_large_a_number_is_only_another_result(sandbox):
+    task = CodeTask("", "f", "assert f(1) == 1.5", ("f(1)",))
+    forged = "import os\ndef f(x):\n    os.write(4, b'[\"value\", ' + b'9' * 400 + b']\\n')\n    return 1"
+    assert not same_behaviour("def f(x): return 1.5", forged, task)
+
+
 def test_what_a_program_does_besides_does_not_harm_it(sandbox):
     program = "import sys\nprint('failed', file=sys.stderr)\ndef f(x):\n    print('failed')\n    return 2 * x"
     assert passes_tests(program, BARE)
