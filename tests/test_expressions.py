@@ -134,6 +134,14 @@ def test_the_value_and_the_place_of_an_answer(text, value, written):
         ("[1,2)", "1 \\le x < 2", False),  # math-verify's relation has a direction
         ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{pmatrix}2\\\\1\\end{pmatrix}", False),
         ("\\text{Monday}", "\\text{Tuesday}", False),
+        ("\\text{right triangle}", "Right triangle", True),
+        ("\\text{June 20}", "\\text{June }20", True),
+        ("\\text{B, C, E}", "B,C,E", True),
+        ("6-5i", "6 - 5 i", True),
+        ("\\frac15 + \\frac25 i", "\\frac{1+2i}{5}", True),
+        ("1+i", "1-i", False),
+        ("1210_5", "1210_{5}", True),
+        ("1210_5", "1210_6", False),
     ],
 )
 def test_which_answers_are_the_same(gold, answer, equal):

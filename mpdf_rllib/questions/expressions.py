@@ -21,6 +21,9 @@ MAX_ANSWER = 500
 
 _PAIR = re.compile(r"(?:\\left\s*)?[(\[][^()\[\]]*,[^()\[\]]*[)\]]")
 _SET = re.compile(r"(?:\\left\s*)?\\\{(?:(?!\\[{}]).)*\\\}")
+_IN_BASE = re.compile(r"[0-9A-Z]+\s*_\s*(?:\{\s*)?([0-9]+)(?:\s*\})?")
+_WORDS = re.compile(r"[A-Za-z]{2,}(?:[ -][A-Za-z]+)*")
+_IN_TEXT = re.compile(r"\\text\s*\{[^{}]*\}")
 
 
 class ExpressionChecker:
@@ -50,20 +53,31 @@ class ExpressionChecker:
         if (exact := _exact(answer)) is not None:
             return Answer(str(exact), float(exact), span)
         value = _graded("value", answer) if len(answer) <= MAX_ANSWER else None
+        if value is None and _WORDS.fullmatch(answer):
+            answer = f"\\text{{{answer}}}"
+            value = _graded("value", answer)
         return None if value is None else Answer(f"{BOX}{answer}}}", value, span)
 
     def same(self, gold: str, answer: str) -> bool:
         r"""Whether math-verify accepts the answer for the given one.
 
         Its relation is neither symmetric (for a given 1 <= x < 2 it accepts [1, 2), not the other way round) nor
-        transitive (it accepts 50% for 50 and for 0.5). It takes (1,2) for \{1,2\}; here a tuple or an interval is no
-        set. What cannot be decided within the bounds on time and memory is different.
+        transitive (it accepts 50% for 50 and for 0.5). Here a tuple or an interval is no set, numbers in other bases
+        are not the same, and words are whatever their case and white space. What cannot be decided within the bounds on
+        time and memory is different.
         """
         if gold == answer or not (gold.startswith(BOX) or answer.startswith(BOX)):
             return gold == answer
         gold, answer = (text[len(BOX) : -1] if text.startswith(BOX) else text for text in (gold, answer))
         if any(_PAIR.fullmatch(one) and _SET.fullmatch(other) for one, other in ((gold, answer), (answer, gold))):
             return False
+        bases = [found[1] for found in map(_IN_BASE.fullmatch, (gold, answer)) if found]
+        if bases and bases[0] != bases[-1]:
+            return False
+        if _IN_TEXT.fullmatch(gold) or _IN_TEXT.fullmatch(answer):
+            bare = {re.sub(r"\\text\b|[\s{}]", "", text).casefold() for text in (gold, answer)}
+            if len(bare) == 1:
+                return True
         return bool(_graded("equal", gold, answer))
 
     correct = same

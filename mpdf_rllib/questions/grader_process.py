@@ -79,12 +79,16 @@ def _parse(latex: str) -> list[Basic | MatrixBase]:
 
 
 def _mended(latex: str) -> str:
-    r"""What math-verify cannot read as it can: 0.1\overline{6}, 7., E_1, M_\odot, x_{\text{max}}, ~, \varnothing."""
+    r"""What math-verify cannot read as it can: 0.1\overline{6}, 7., E_1, M_\odot, x_{\text{max}}, ~, \varnothing, 2i.
+
+    An i beside a digit would be another symbol than one that stands alone.
+    """
     latex = re.sub(r"([0-9]*)\.([0-9]*)\\overline\{([0-9]+)\}", _repeating, latex)
     latex = re.sub(r"(?<=[0-9])\.(?![0-9])", "", latex)
     latex = re.sub(r"(?<![A-Za-z\\])[Ee](?=\s*_)", r"\\varepsilon ", latex)
     latex = re.sub(r"_\s*(?:\{\s*\\odot\s*\}|\\odot(?![A-Za-z]))", "_{o}", latex)
     latex = re.sub(r"_\s*\{\s*\\(?:text|mathrm|rm)\s*\{\s*([A-Za-z0-9]+)\s*\}\s*\}", r"_{\1}", latex)
+    latex = re.sub(r"(?<![A-Za-z\\])i(?![A-Za-z])", " i ", latex)
     return latex.replace("~", " ").replace("\\varnothing", "\\emptyset")
 
 
