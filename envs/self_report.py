@@ -125,18 +125,20 @@ def report_instruction() -> str:
 
 def is_cut_off(text: str) -> bool:
     """Whether a text without a report began as one: what stands in it is not to be taken for an answer."""
-    return text.lstrip().startswith("{")
+    return _BEGINNING.match(text) is not None
 
 
 _STRING = r'"(?:[^"\\]|\\.)*+"'
 _SCALAR = rf"(?:{_STRING}|-?\d++(?:\.\d++)?(?:[eE][+-]?\d++)?|true|false|null)"
 _LIST = rf"\[\s*+(?:{_SCALAR}\s*+(?:,\s*+{_SCALAR}\s*+)*+)?\]"
+_BEGINNING = re.compile(r"\s*(?:```\w*\s*)?\{")
 _START = re.compile(r'\{(?=\s*+")')
 _FIELD = re.compile(
-    rf"\s*+(?P<key>{_STRING})\s*+:\s*+(?P<value>{_SCALAR}|{_LIST})\s*+(?P<end>[,}}])", re.DOTALL | re.ASCII
+    rf"\s*+(?P<key>{_STRING})\s*+:\s*+(?P<value>{_SCALAR}|{_LIST})\s*+(?P<end>,?\s*+}}|,)", re.DOTALL | re.ASCII
 )
 # A backslash that begins no escape of JSON's, or one that only LaTeX means: \frac, not form feed and "rac". \n is left.
-_UNDOUBLED = re.compile(r'(\\(?:["\\/n]|[bfr](?![A-Za-z])|t(?!imes|ext\{|frac|heta)|u[0-9a-fA-F]{4}))|\\')
+_LATEX_T = r"imes|ext[a-z]*\{|frac|heta|riangle|(?:an|au|o)(?![a-z])"
+_UNDOUBLED = re.compile(rf'(\\(?:["\\/n]|[bfr](?![A-Za-z])|t(?!{_LATEX_T})|u[0-9a-fA-F]{{4}}))|\\')
 
 
 def read_report(text: str) -> SelfReport | None:
@@ -162,7 +164,7 @@ def _flat_object(text: str, at: int) -> dict[str, re.Match[str]] | None:
     fields = {}
     while field := _FIELD.match(text, at):
         fields[_loads(field["key"])] = field
-        if field["end"] == "}":
+        if field["end"].endswith("}"):
             return fields
         at = field.end()
     return None
@@ -170,7 +172,9 @@ def _flat_object(text: str, at: int) -> dict[str, re.Match[str]] | None:
 
 def _report(fields: dict[str, re.Match[str]]) -> SelfReport | None:
     try:
-        steps, confidence, consistency = (float(fields[key]["value"]) for key in ("steps", "confidence", "consistency"))
+        steps, confidence, consistency = (
+            _number(fields[key]["value"]) for key in ("steps", "confidence", "consistency")
+        )
         operators, kind = (_loads(fields[key]["value"]) for key in ("operators", "reasoning_type"))
         answer, span = _answer(fields["answer"])
     except (KeyError, ValueError):
@@ -188,6 +192,14 @@ def _report(fields: dict[str, re.Match[str]]) -> SelfReport | None:
         confidence=min(max(confidence / SCALE, 0.0), 1.0),
         consistency=min(max(consistency / SCALE, 0.0), 1.0),
     )
+
+
+def _number(literal: str) -> float:
+    """A number, in quotation marks or not."""
+    number = float(literal.strip('"'))
+    if number != number:
+        raise ValueError("not a number")
+    return number
 
 
 def _answer(field: re.Match[str]) -> tuple[str, tuple[int, int]]:

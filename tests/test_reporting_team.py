@@ -131,3 +131,19 @@ def test_z_holds_reports_where_they_are_asked_for():
     names = {feature.name for feature in solution_table(self_report=True)}
     assert names - {feature.name for feature in NUMBERS} == {feature.name for feature in REPORT_FEATURES}
     assert not names & {feature.name for feature in DEBATE_FEATURES}
+
+
+def test_the_critic_judges_the_report_and_writes_none():
+    asked: list[GenerationRequest] = []
+
+    def respond(request: GenerationRequest) -> Generation | str:
+        asked.append(request)
+        verdict = Generation("", (), (), (), "score", 9, 0, 0, (-0.1, -2.4))
+        return verdict if request.score_words else json.dumps(REPORT)
+
+    tree = filled(PENS, respond, Team(2, 1, self_report=True))
+    verdicts = [request for request in asked if request.score_words]
+    assert len(verdicts) == tree.num_nodes
+    for request in verdicts:
+        assert request.sampling.json_schema is None
+        assert request.prompt.endswith(f"A: {json.dumps(REPORT)}\nVerdict:")

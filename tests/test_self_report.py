@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from typing import get_args
 
 import jsonschema
 import numpy as np
@@ -18,18 +20,15 @@ from mpdf_rllib.envs.self_report import (
     REASONING_TYPES,
     REPORT_FEATURES,
     SelfReport,
+    is_cut_off,
     read_report,
     report_features,
     report_instruction,
     report_schema,
 )
+from mpdf_rllib.questions import Kind
 
-SCHEMAS = {
-    "number": report_schema("number", max_tokens=64),
-    "expression": report_schema("expression", max_tokens=64),
-    "choice": report_schema("choice", 4, max_tokens=64),
-    "code": report_schema("code", max_tokens=64),
-}
+SCHEMAS = {kind: report_schema(kind, 4 if kind == "choice" else 0, max_tokens=64) for kind in get_args(Kind)}
 KEYS = ["reasoning", "steps", "operators", "reasoning_type", "answer", "confidence", "consistency"]
 
 REPORT = {
@@ -49,7 +48,13 @@ def texts(size: int) -> st.SearchStrategy[str]:
 
 @st.composite
 def reports(draw, kind: str = "number") -> dict:
-    answers = {"number": texts(24), "expression": texts(200), "choice": st.sampled_from("ABCD"), "code": texts(128)}
+    answers = {
+        "number": texts(24),
+        "expression": texts(200),
+        "choice": st.sampled_from("ABCD"),
+        "code": texts(128),
+        "reasoning": texts(1000),
+    }
     return {
         "reasoning": draw(texts(64)),
         "steps": draw(st.integers(1, MAX_STEPS)),
@@ -159,6 +164,8 @@ def test_the_instruction_names_all_that_there_is_to_choose_from():
             r'"\frac{1}{2} \times \sqrt{2} \\ \beta \right) \text{m}"',
             r"\frac{1}{2} \times \sqrt{2} \ \beta \right) \text{m}",
         ),
+        (r'"def f(x):\n\tany(x)\n\textend(x)"', "def f(x):\n\tany(x)\n\textend(x)"),
+        (r'"\tan x \to \tau \textbf{(B)}"', r"\tan x \to \tau \textbf{(B)}"),
         (r'"\u12"', r"\u12"),
         ('""', ""),
     ],
@@ -186,6 +193,16 @@ def test_prose_around_a_report_and_other_objects_are_passed_over():
     )
 
 
+def test_a_comma_at_the_end_is_none_of_its_fields():
+    assert read(json.dumps(REPORT, indent=2).removesuffix("\n}") + ",\n}").consistency == 1
+
+
+def test_what_began_as_a_report_is_no_plain_answer():
+    begun = json.dumps(REPORT)[:30]
+    assert is_cut_off(begun) and is_cut_off(f"```json\n{begun}")
+    assert not is_cut_off("12 * 4 = 48") and not is_cut_off("```python\nx = {}")
+
+
 def test_of_several_reports_the_last_complete_one_counts():
     first, last = written(REPORT, answer="1"), written(REPORT, answer="2")
     assert read(f"{first} no, {last}").answer == "2"
@@ -200,6 +217,7 @@ def test_of_several_reports_the_last_complete_one_counts():
         ({"steps": 2.5}, "steps", 2),
         ({"confidence": -3}, "confidence", 0),
         ({"confidence": 95}, "confidence", 1),
+        ({"confidence": "9"}, "confidence", 0.9),
         ({"operators": ["Arithmetic ", "division", None, 3]}, "operators", {"arithmetic"}),
         ({"operators": "recall"}, "operators", {"recall"}),
         ({"operators": []}, "operators", frozenset()),
@@ -216,6 +234,7 @@ def test_what_a_server_without_schemas_writes_is_read_as_far_as_it_can_be(change
     "text",
     [
         "",
+        written(REPORT, steps="nan"),
         " 12 * 4 = 48",
         "{}",
         *(json.dumps({key: value for key, value in REPORT.items() if key != gone}) for gone in KEYS[1:]),
@@ -231,7 +250,6 @@ def test_what_is_no_report_is_none(text):
     assert read_report(text) is None
 
 
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "piece",
     [
@@ -252,10 +270,12 @@ def test_what_is_no_report_is_none(text):
     ],
 )
 def test_a_hostile_text_of_a_million_characters_is_read_in_time(piece):
+    started = time.process_time()
     noise = piece * (10**6 // len(piece))
     assert read_report(noise) is None
     assert read_report('{"answer": "' + noise) is None
     assert read(noise + " " + written(REPORT)).answer == "48"
+    assert time.process_time() - started < 60  # with the square of the length it would be hours
 
 
 anything = st.builds(
@@ -274,7 +294,6 @@ anything = st.builds(
 @given(st.none() | anything)
 def test_features_are_finite_and_within_the_table(report):
     z = as_vector(REPORT_FEATURES, report_features(report))
-    assert list(z) == [np.float32(report_features(report).get(feature.name, 0)) for feature in REPORT_FEATURES]
     assert (z.shape, z.dtype) == ((len(REPORT_FEATURES),), np.float32)
     assert all(feature.low <= value <= feature.high for feature, value in zip(REPORT_FEATURES, z, strict=True))
     assert z[0] == (report is not None)

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from mpdf_rllib.questions.boxes import last_box
+from mpdf_rllib.questions.boxes import BOX, last_box
 from mpdf_rllib.questions.checker import Answer
 from mpdf_rllib.questions.grader import grade
 from mpdf_rllib.questions.numbers import exact_number
@@ -59,11 +59,11 @@ class ReasoningChecker:
     slow = True
 
     def read(self, text: str) -> Answer | None:
-        r"""What <answer>...</answer>, the last box, the last "answer is" or, without any, the last line holds [ours].
+        r"""What the last <answer>...</answer>, the last box, the last "answer is" or, without any, the last line holds.
 
-        An "answer is" holds the rest of its line, or, where it ends its line, the lines after it. Of it and of a last
-        line, emphasis and a full stop are no part. Canonical is <answer>...</answer>; the value is the answer's where
-        it is a number.
+        All of it [ours]. A box that is all that an <answer> holds is no part of the answer. An "answer is" holds the
+        rest of its line, or, where it ends its line, the lines after it. Of it and of a last line, emphasis and a full
+        stop are no part. Canonical is <answer>...</answer>; the value is the answer's where it is a number.
         """
         start, end = _answer_span(text)
         answer = text[start:end].strip()
@@ -95,11 +95,16 @@ def _full_score(*row_and_answer: str) -> bool:
 
 
 def _answer_span(text: str) -> tuple[int, int]:
-    start = text.rfind(_OPEN)
+    closed = text.rfind(_CLOSE)
+    end = closed if closed >= 0 else len(text)
+    start = text.rfind(_OPEN, 0, end)
+    box = last_box(text)
     if start >= 0:
-        end = text.find(_CLOSE, start)
-        return start + len(_OPEN), end if end >= 0 else len(text)
-    if (box := last_box(text)) is not None:
+        start += len(_OPEN)
+        if box is not None and (text[start : box[0]].strip(" $\n"), text[box[1] : end].strip(" $\n")) == (BOX, "}"):
+            return box
+        return start, end
+    if box is not None:
         return box
     end = len(text.rstrip())
     start = text.rfind("\n", 0, end) + 1
