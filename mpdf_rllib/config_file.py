@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from mpdf_rllib import strict_yaml
 from mpdf_rllib.config import AgentConfig, AlgorithmSection, CreditConfig, ExperimentConfig, TeamConfig
 from mpdf_rllib.engine.config import KINDS
 from mpdf_rllib.errors import ConfigError
@@ -39,7 +40,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
 def _values(path: Path, extended: tuple[Path, ...]) -> dict[str, Any]:
     """The file's values over those of the files that it extends; `extended` are those that led to it."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = strict_yaml.load(path.read_text(encoding="utf-8"))
     except OSError as error:
         named = f", which {extended[-1]} extends" if extended else ""
         raise ConfigError(f"config {path}{named}: {error.strerror}; give an existing YAML file") from error
@@ -80,7 +81,7 @@ def _override(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f"--set {override}: {section} is a value, not a section; give it whole: {section}=...")
     try:
-        values[last] = yaml.load(text, _Loader)
+        values[last] = strict_yaml.load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not YAML: {error}") from error
 
@@ -100,6 +101,8 @@ def _explain(detail: Any) -> str:
         return f"{key}: missing; it has no default"
     if detail["type"] == "union_tag_invalid":
         return f"engine.kind: {detail['ctx']['tag']!r}: known: {', '.join(KINDS)}"
+    if detail["type"] == "union_tag_not_found":
+        return f"engine: {detail['input']!r:.100}: give it a kind, one of {', '.join(KINDS)}"
     message = detail["msg"][:1].lower() + detail["msg"][1:]
     if detail["type"] in ("dict_type", "model_type"):
         message = "give keys and values"
@@ -125,13 +128,3 @@ def _section_at(path: list[Any], engine: str) -> type[BaseModel]:
         annotation = section.model_fields[part].annotation
         section = next(kind for kind in (*typing.get_args(annotation), annotation) if isinstance(kind, type))
     return section
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML takes the last without a word."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)

@@ -3,11 +3,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
 
-from mpdf_rllib import cli, cost, train
+from mpdf_rllib import cli, cost, record, train
 from mpdf_rllib.config import CreditConfig
 from mpdf_rllib.config_file import load_config
 from mpdf_rllib.engine.config import VLLMConfig
@@ -344,16 +345,12 @@ def test_paths_do_not_depend_on_where_a_worker_runs(file, monkeypatch, tmp_path)
     assert load_config(file, ["run_folder=~/x"]).run_path == Path.home() / "x"
 
 
-def command(name: str, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, "-m", f"mpdf_rllib.{name}", *arguments]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(cwd)}
-    return subprocess.run(program, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
-
-
-@pytest.mark.parametrize("name", ["record", "train", "evaluate", "cost"])
+@pytest.mark.parametrize("name", ["record", "train", "evaluate", "questions", "cost"])
 def test_dry_run_prints_the_resolved_config_and_does_nothing(name, file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = command(name, "--config", file, "--set", "seeds=2", "--dry-run", cwd=tmp_path)
+    program = [sys.executable, "-m", f"mpdf_rllib.{name}", "--config", file, "--set", "seeds=2", "--dry-run"]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    result = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stderr) == (0, "")
     config = load_config(file, ["seeds=2"])
     assert result.stdout.startswith(config.to_yaml())
@@ -361,10 +358,22 @@ def test_dry_run_prints_the_resolved_config_and_does_nothing(name, file, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.yaml"]
 
 
-def test_dry_run_shows_the_prompts_that_agents_are_asked_with(file, tmp_path):
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Runs a command as its module does; returns its exit status, its output and its messages."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(module: ModuleType, *arguments: str) -> tuple[int, str, str]:
+        status = cli.main(module._arguments(), module._command, arguments)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_dry_run_shows_the_prompts_that_agents_are_asked_with(file, run):
     agents = "[{prompts: addition, shots: 1}, {prompt: chat, persona: You are an accountant.}]"
     overrides = ["--set", f"team.agents={agents}", "--set", "team.critic=true"]
-    shown = command("train", "--config", file, *overrides, "--dry-run", cwd=tmp_path).stdout
+    _, shown, _ = run(train, "--config", str(file), *overrides, "--dry-run")
     shot = load_prompts("addition").answer[0][0]
     assert (
         f"# agent 0, addition: first answer\n# \n# Q: {shot[0]}\n# A: {shot[1]}\n# \n# Q: {{question}}\n# A:" in shown
@@ -383,22 +392,23 @@ def test_dry_run_shows_the_prompts_that_agents_are_asked_with(file, tmp_path):
         (["questions.test=100000"], "questions.test: 100000 is more than"),
     ],
 )
-def test_a_users_error_is_one_message_and_status_2(overrides, message, file, tmp_path):
+def test_a_users_error_is_one_message_and_status_2(overrides, message, file, run):
     settings = [word for override in overrides for word in ("--set", override)]
-    result = command("record", "--config", file, *settings, cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("error:") == 1
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+    status, out, err = run(record, "--config", str(file), *settings)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and err.count("error:") == 1
+    assert message in err
 
 
-def test_a_missing_file_is_one_message_and_status_2(tmp_path):
-    result = command("record", "--config", "no/such[old]/file.yaml", cwd=tmp_path)
-    assert result.returncode == 2
+def test_a_missing_file_is_one_message_and_status_2(run):
     expected = "error: config no/such[old]/file.yaml: No such file or directory; give an existing YAML file\n"
-    assert result.stderr == expected
+    assert run(record, "--config", "no/such[old]/file.yaml") == (2, "", expected)
+
+
+@pytest.mark.parametrize("engine", ["5", "null", "{kind: }"])
+def test_an_engine_without_a_kind_is_named(file, engine):
+    file.write_text(yaml.safe_dump({key: SMALL[key] for key in ("name", "questions")}) + f"engine: {engine}\n")
+    assert ": give it a kind, one of vllm, serve, endpoint, scripted" in complaint(file)
 
 
 def test_a_key_given_twice_is_named(file):
@@ -406,10 +416,10 @@ def test_a_key_given_twice_is_named(file):
     assert "'seeds' is given twice" in complaint(file)
 
 
-def test_a_shard_without_questions_is_named(file, tmp_path):
-    result = command("record", "--config", file, "--shard", "99999/100000", cwd=tmp_path)
-    assert result.returncode == 2
-    assert "--shard 99999/100000: it owns no question" in result.stderr
+def test_a_shard_without_questions_is_named(file, run):
+    status, _, err = run(record, "--config", str(file), "--shard", "99999/100000")
+    assert status == 2
+    assert "--shard 99999/100000: it owns no question" in err
 
 
 def test_places_do_not_depend_on_where_a_trial_runs(file, monkeypatch):

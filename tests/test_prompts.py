@@ -263,17 +263,32 @@ def test_prompts_of_ones_own_have_the_format_of_the_packaged(tmp_path):
     [
         ("max_tokens: 0\nagents: []\ncritic: []\nshots: 3", ["max_tokens", "agents", "shots"]),
         (
-            "agents: [{answer: [[a]]}]\ncritic: [[a, b, maybe]]",
-            ["max_tokens", "agents.0.answer.0.1", "agents.0.refine"],
+            "agents: [{answer: [[a]]}]\ncritic: [[a, b, maybe]]\ninstructions: bykind",
+            [
+                *("max_tokens: field required", "agents.0.answer.0.1: field required", "agents.0.refine"),
+                *("critic.0.2: 'maybe': input should be 'right' or 'wrong'", "instructions: 'bykind': "),
+            ],
         ),
-        ("a: [", []),
-        ("", []),
+        ("", ["None: give keys and values"]),
     ],
 )
 def test_what_is_wrong_with_prompts_of_ones_own_is_named(tmp_path, content, wrong):
     own = tmp_path / "own.yaml"
     own.write_text(content)
-    with pytest.raises(DataError, match=f"^prompts {own}: ?") as error:
+    with pytest.raises(DataError) as error:
         load_prompts(str(own))
-    for key in wrong:
-        assert f"\n  {key}: " in str(error.value)
+    first, *others = str(error.value).split("\n  ")
+    assert first == f"prompts {own}:" and len(others) == len(wrong)
+    for line, beginning in zip(others, wrong, strict=True):
+        assert line.startswith(beginning)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("a: [", "expected the node content"), ("a: 1\na: 2", "key 'a' is given twice")]
+)
+def test_prompts_of_ones_own_that_are_not_yaml(tmp_path, content, message):
+    own = tmp_path / "own.yaml"
+    own.write_text(content)
+    with pytest.raises(DataError, match=message) as error:
+        load_prompts(str(own))
+    assert str(error.value).startswith(f"prompts {own}: ")

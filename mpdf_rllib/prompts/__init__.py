@@ -1,5 +1,6 @@
 """Prompts: files, read here and rendered as plain completion or as chat turns."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -7,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
+from mpdf_rllib import strict_yaml
 from mpdf_rllib.engine.types import Message
 from mpdf_rllib.errors import DataError
 
@@ -86,6 +88,9 @@ def as_text(turns: list[Message], label: str = "A:") -> str:
     return "\n\n".join([*blocks, f"{turns[-1][1]}\n{label}"])
 
 
+_OWN, _BY_KIND = "own", "by kind"
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
@@ -105,7 +110,10 @@ class _Book(_Part):
     max_tokens: Annotated[int, Field(ge=1)]
     agents: Annotated[tuple[_Agent, ...], Field(min_length=1)]
     critic: tuple[tuple[str, str, Literal["right", "wrong"]], ...]
-    instructions: _Instructions | Literal["by kind"] = _Instructions()
+    instructions: Annotated[
+        Annotated[_Instructions, Tag(_OWN)] | Annotated[Literal["by kind"], Tag(_BY_KIND)],
+        Discriminator(lambda instructions: _BY_KIND if isinstance(instructions, str) else _OWN),
+    ] = _Instructions()
     draft: Draft = "answer"
 
 
@@ -133,15 +141,14 @@ def load_prompts(source: str, kind: str = "number") -> Prompts:
     packaged = resources.files(__package__)
     file = Path(source) if source.endswith(_PROMPT_FILE) else packaged / f"{source}.yaml"
     try:
-        book = _Book.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        book = _Book.model_validate(strict_yaml.load(file.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         names = sorted(entry.name.removesuffix(".yaml") for entry in packaged.iterdir() if entry.name.endswith(".yaml"))
         raise DataError(f"no prompts {source}; give one of {', '.join(names)}, or the path of a .yaml file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"prompts {source}: {error}; give a YAML file that can be read") from error
     except ValidationError as error:
-        wrong = [f"  {'.'.join(map(str, detail['loc']))}: {detail['msg'].lower()}" for detail in error.errors()]
-        raise DataError("\n".join([f"prompts {source}:", *wrong])) from error
+        raise DataError("\n  ".join([f"prompts {source}:", *_faults(error)])) from error
     instructions = book.instructions
     if instructions == "by kind":
         by_role = {role: (packaged / kind / f"{role}.txt").read_text(encoding="utf-8").strip() for role in ROLES}
@@ -154,6 +161,19 @@ def load_prompts(source: str, kind: str = "number") -> Prompts:
         instructions=(instructions.answer, instructions.refine, instructions.critic),
         draft=book.draft,
     )
+
+
+def _faults(error: ValidationError) -> Iterator[str]:
+    """What is wrong, by key; not that a list has too few items where some of them are wrong."""
+    details = error.errors()
+    parents = {detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))}
+    for detail in details:
+        if detail["loc"] in parents and detail["type"] == "too_short":
+            continue
+        message = "give keys and values" if detail["type"] == "model_type" else detail["msg"].lower()
+        key = ".".join(str(part) for part in detail["loc"] if part not in (_OWN, _BY_KIND))
+        value = "" if detail["type"] == "missing" else f"{detail['input']!r:.100}: "
+        yield f"{key}: {value}{message}" if key else f"{value}{message}"
 
 
 def _opening(*parts: str) -> str:

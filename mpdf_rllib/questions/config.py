@@ -93,7 +93,9 @@ class QuestionsConfig(Section):
             if getattr(self, key) is not None and hub is None:
                 raise ValueError(f"{key} is of the benchmarks {', '.join(get_args(BenchmarkName))}; leave it out")
         if hub is not None and (of_both := kinds(hub, self._trains_on(hub)))[0] != of_both[-1] and "choice" in of_both:
-            raise ValueError(f"train_on {self._trains_on(hub)}: its answers are of another kind than those of {hub}")
+            raise ValueError(
+                f"train_on {self._trains_on(hub)}: its answers are of another kind than those of {hub}; leave it out"
+            )
         if self.parameters and self._task is None:
             raise ValueError(f"parameters are of a {PREFIX} task; leave them out")
         if self.unsafe_code_without_sandbox and "code" not in [kind for _, kind in self.prompts]:
