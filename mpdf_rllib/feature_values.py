@@ -1,6 +1,6 @@
 """What each entry of the meta-cognitive state tells of correctness, and what is lost without each part of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from mpdf_rllib.algorithms.meta_policy import greedy
 from mpdf_rllib.baselines.schedules import play
 from mpdf_rllib.config import AlgorithmSection, ExperimentConfig
 from mpdf_rllib.envs.debate_batch import DebateBatch
-from mpdf_rllib.envs.features import DEBATE_FEATURES, Feature, FeatureTable
+from mpdf_rllib.envs.features import DEBATE_FEATURES, Feature, entries_of
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.results import REPLICATES, Estimate, SystemResult, accuracy, paired_difference, shown
@@ -78,7 +78,9 @@ def leave_each_out(config: ExperimentConfig, trees: RecordedTrees) -> list[Syste
     kind, credit = next(iter(config.algorithm.credits.items()))
     plain = config.algorithm.model_copy(update={"credits": {kind: credit}})
     settings: dict[str, AlgorithmSection] = {_EVERYTHING: plain}
-    for part in parts_of(trees.train.table + DEBATE_FEATURES):
+    table = trees.train.table + DEBATE_FEATURES
+    unseen = entries_of(plain.left_out, table)
+    for part in parts_of([feature for i, feature in enumerate(table) if i not in unseen]):
         settings[part] = plain.model_copy(update={"left_out": [*plain.left_out, part]})
     own_folder = str(config.run_path / run_folder.ABLATIONS)
     ablations = config.model_copy(update={"run_folder": own_folder, "live": False})
@@ -91,7 +93,7 @@ def leave_each_out(config: ExperimentConfig, trees: RecordedTrees) -> list[Syste
     return results
 
 
-def parts_of(table: FeatureTable) -> list[str]:
+def parts_of(table: Iterable[Feature]) -> list[str]:
     """The parts of z, in the order of the table."""
     return list(dict.fromkeys(feature.part for feature in table))
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from mpdf_rllib import cli, evaluate, train
+from mpdf_rllib.algorithms.checkpoints import load_modules
 from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.config_file import load_config
 from mpdf_rllib.envs.features import IS_TARGET, entries_of
 from mpdf_rllib.errors import ConfigError
-from mpdf_rllib.feature_values import auroc, auroc_of_each, leave_each_out
+from mpdf_rllib.feature_values import auroc, auroc_of_each, leave_each_out, parts_of
 from mpdf_rllib.record import record
 
 TREES = st.integers(0, 2**32 - 1).map(lambda seed: random_tree(np.random.default_rng(seed), 3, 2, questions=6))
@@ -118,6 +119,12 @@ def test_the_command_prints_both_tables_and_trains_once(tmp_path, capsys):
     for part in ("z_ans", "z_prof", "z_conf", "z_lp", "chain", "social", "round"):
         assert re.search(rf"^ ?{part}\s+\.?\d", printed, re.MULTILINE), part
     assert re.search(r"^ ?z_conf\s+critic_correct\s+[\d.]+ \[", printed, re.MULTILINE)
+
+    for part in ("everything", *parts_of(FEATURES)):
+        last = max((tmp_path / "run/ablations/tune" / f"{part}-seed0").glob("checkpoint_*"))
+        [module] = load_modules(last, config.team.size)
+        hidden = [f.name for f, seen in zip(FEATURES, module.policy.seen.tolist(), strict=True) if not seen]
+        assert hidden == [f.name for f in FEATURES if f.part == part]
 
     before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*.pt"))
     everything, *others = leave_each_out(config, record(config))

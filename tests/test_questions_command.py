@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from benchmark_fixtures import GSM8K, MATH, write_rows
+from benchmark_fixtures import GSM8K, HUMANEVAL, MATH, MBPP, write_rows
 
 from mpdf_rllib import cli
 from mpdf_rllib.questions.__main__ import _arguments, _command
@@ -51,7 +51,8 @@ def test_references_that_do_not_pass_are_listed_by_their_rows(tmp_path, run):
     )
     status, out, err = run(benchmark="math", path=str(tmp_path))
     assert status == 2
-    assert "by level Level" in " ".join(out.replace("│", " ").split())
+    shown = " ".join(out.replace("│", " ").split())
+    assert "by level Level 2 5, Level 3 5, Level 1 5" in shown and "by level Level 2 2, Level 3 2, Level 1 1" in shown
     assert [line.strip() for line in err.splitlines() if line.startswith(("error", "  "))] == [
         "error: 1 reference answers do not pass their own checkers:",
         "question math-test-3: its reference answer '\\\\frac' cannot be read as an expression; correct it",
@@ -71,6 +72,15 @@ def test_a_reference_that_does_not_equal_itself_is_listed(tmp_path, run):
         "error: 1 reference answers do not pass their own checkers:",
         "question math-test-0: its reference answer '\\\\boxed{\\\\frac{0}{0}}' does not pass its checker",
     ]
+
+
+def test_programs_that_fail_their_own_tests_are_listed(tmp_path, run):
+    write_rows(tmp_path / "mbpp/full/train-00000-of-00001.parquet", MBPP)
+    wrong = {**HUMANEVAL[2], "canonical_solution": "    return x\n"}
+    write_rows(tmp_path / "humaneval/HumanEval.jsonl.gz", [*HUMANEVAL[:2], wrong])
+    status, _, err = run(benchmark="humaneval", path=str(tmp_path), unsafe_code_without_sandbox=True)
+    assert status == 2
+    assert err.count("does not pass its checker") == err.count("question humaneval-test-2: ") == 1
 
 
 def test_other_questions_too(run):

@@ -32,7 +32,7 @@ def test_a_team_of_two_models_is_recorded_and_replayed(random_model, tmp_path):
     values = {
         "name": "two_models",
         "recording": str(tmp_path / "recording"),
-        "questions": {"families": ["addition"], "train": 10, "test": 10},
+        "questions": {"families": ["addition"], "train": 10, "test": 40},
         "team": {
             "prompt": "completion",
             "critic": False,
