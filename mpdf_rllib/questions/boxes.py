@@ -7,6 +7,11 @@ BOX = "\\boxed{"
 _OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{|\\boxed\s+(?P<bare>[^\s\\${}]*[^\s\\${}.])")
 
 
+def has_box(text: str) -> bool:
+    """Whether a text opens a box, be it closed or not."""
+    return _OPENING.search(text) is not None
+
+
 def last_box(text: str) -> tuple[int, int] | None:
     r"""Where the content of the last box is, without its braces: \boxed{...}, \fbox{...}, or \boxed 5.
 
