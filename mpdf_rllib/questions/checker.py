@@ -32,6 +32,10 @@ class Checker(Protocol):
         """Reads the answer out of a model's text; None where the text holds none."""
         ...
 
+    def read_alone(self, text: str) -> Answer | None:
+        """Reads an answer that stands alone, not at the end of a solution; None where all of it is not one."""
+        ...
+
     def same(self, gold: str, answer: str) -> bool:
         """Whether an answer is the same as a given one, both in canonical form, as far as a debate may know.
 

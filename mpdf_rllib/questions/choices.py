@@ -59,6 +59,8 @@ class ChoiceChecker:
         found = read_choice(text, self.choices)
         return found and Answer(found[0], float(LETTERS.index(found[0])), found[1])
 
+    read_alone = read
+
     def same(self, gold: str, answer: str) -> bool:
         """Whether the letters are the same."""
         return gold == answer

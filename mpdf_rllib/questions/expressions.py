@@ -9,7 +9,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from mpdf_rllib.questions.boxes import BOX, last_box
+from mpdf_rllib.questions.boxes import BOX, has_box, last_box
 from mpdf_rllib.questions.checker import Answer
 from mpdf_rllib.questions.grader import grade
 from mpdf_rllib.questions.numbers import exact_number
@@ -57,6 +57,15 @@ class ExpressionChecker:
             answer = f"\\text{{{answer}}}"
             value = _graded("value", answer)
         return None if value is None else Answer(f"{BOX}{answer}}}", value, span)
+
+    def read_alone(self, text: str) -> Answer | None:
+        r"""What all of the text is, or its last \boxed{...}."""
+        if has_box(text):
+            return self.read(text)
+        answer = self.read(f"{BOX}{text}}}")
+        if answer is None or answer.span[1] != len(BOX) + len(text):
+            return None
+        return answer._replace(span=(0, len(text)))
 
     def same(self, gold: str, answer: str) -> bool:
         r"""Whether math-verify accepts the answer for the given one.

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Literal, ParamSpec, TypeVar
 
 from mpdf_rllib.errors import DataError
-from mpdf_rllib.questions.boxes import BOX, last_box
 from mpdf_rllib.questions.checker import Answer, Checker
 from mpdf_rllib.questions.choices import ChoiceChecker
 from mpdf_rllib.questions.code import CodeChecker
@@ -15,7 +14,7 @@ from mpdf_rllib.questions.expressions import ExpressionChecker
 from mpdf_rllib.questions.grader import grading
 from mpdf_rllib.questions.numbers import NumberChecker
 from mpdf_rllib.questions.programs import CodeTask
-from mpdf_rllib.questions.reasoning import ReasoningChecker, ReasoningRow, as_answer
+from mpdf_rllib.questions.reasoning import ReasoningChecker, ReasoningRow
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -83,21 +82,6 @@ class Question:
             )
         return value
 
-    def read_alone(self, text: str) -> Answer | None:
-        """Reads an answer that stands alone, not at the end of a solution.
-
-        Returns:
-            The answer, its span in the text; None where the checker cannot read it, or not the text as a whole.
-        """
-        if self.kind == "expression" and last_box(text) is None:
-            answer = self.checker.read(f"{BOX}{text}}}")
-            if answer is None or answer.span[1] != len(BOX) + len(text):
-                return None
-            return answer._replace(span=(0, len(text)))
-        if isinstance(self.checker, NumberChecker):
-            return self.checker.read_alone(text)
-        return self.checker.read(as_answer(text) if self.kind == "reasoning" else text)
-
     @cached_property
     def reference(self) -> Answer:
         """The reference answer as its checker reads it, when it is first asked for.
@@ -105,7 +89,7 @@ class Question:
         Raises:
             DataError: The checker cannot read it.
         """
-        reference = self.read_alone(self.answer)
+        reference = self.checker.read_alone(self.answer)
         if reference is None:
             answer, kind = _SHORT.repr(self.answer), _NAMES[self.kind]
             raise DataError(f"question {self.id}: its reference answer {answer} cannot be read as {kind}; correct it")

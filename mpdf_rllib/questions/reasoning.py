@@ -72,6 +72,10 @@ class ReasoningChecker:
         number = exact_number(answer.rstrip("."))
         return Answer(as_answer(answer), float(number) if number is not None else 0.0, (start, end))
 
+    def read_alone(self, text: str) -> Answer | None:
+        """All of the text."""
+        return self.read(as_answer(text))
+
     def same(self, gold: str, answer: str) -> bool:
         """Whether the texts agree, whatever their case, white space and full stop [ours]."""
         return _normal(gold) == _normal(answer)
@@ -96,11 +100,11 @@ def _full_score(*row_and_answer: str) -> bool:
 
 def _answer_span(text: str) -> tuple[int, int]:
     closed = text.rfind(_CLOSE)
-    end = closed if closed >= 0 else len(text)
-    start = text.rfind(_OPEN, 0, end)
+    start = text.rfind(_OPEN, 0, closed if closed >= 0 else None)
     box = last_box(text)
     if start >= 0:
         start += len(_OPEN)
+        end = text.find(_CLOSE, start) if closed >= 0 else len(text)
         if box is not None and (text[start : box[0]].strip(" $\n"), text[box[1] : end].strip(" $\n")) == (BOX, "}"):
             return box
         return start, end
