@@ -108,7 +108,6 @@ def has_trials(run_path: Path) -> bool:
         try:
             json.loads(state.read_text(encoding="utf-8"))
             pickle.loads(searcher.read_bytes())
-            _end_lines(folder)
             return True
         except (FileNotFoundError, ValueError, EOFError, pickle.UnpicklingError):
             _logger.warning("%s was cut short: training goes on from what was saved before, or begins anew.", state)
@@ -116,14 +115,6 @@ def has_trials(run_path: Path) -> bool:
             searcher.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     return False
-
-
-def _end_lines(folder: Path) -> None:
-    """Cuts off half a line at a file's end, where a kill met Tune copying a file that grows: Tune would go on in it."""
-    for file in (*folder.glob("*/result.json"), *folder.glob("*/progress.csv")):
-        content = file.read_bytes()
-        if (whole := content.rfind(b"\n") + 1) < len(content):
-            os.truncate(file, whole)
 
 
 def is_trained(run_path: Path) -> bool:

@@ -27,6 +27,7 @@ from mpdf_rllib.envs.features import DEBATE_FEATURES, entries_of
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.errors import EngineError, MPDFError
 from mpdf_rllib.questions import Question
+from mpdf_rllib.trial_logs import CSVLogger, JsonLogger
 
 Questions = Callable[[], Sequence[Question]]
 Settings = Mapping[str, AlgorithmSection]
@@ -170,7 +171,7 @@ def _tuner(config: ExperimentConfig, settings: Settings, space: dict[str, Any]) 
         stop=partial(_is_trained, iterations),
         # All are kept: what was last saved of the trials, which a killed run goes on from, may name an earlier one.
         checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=2, checkpoint_at_end=True),
-        callbacks=[_TrialProgress(iterations, config.seeds)],
+        callbacks=[_TrialProgress(iterations, config.seeds), JsonLogger(), CSVLogger()],
         verbose=0,
     )
     scheduler = None

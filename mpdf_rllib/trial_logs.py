@@ -1,0 +1,34 @@
+"""Tune's logs of a trial, `result.json` and `progress.csv`, which keep their lines where the trial goes on."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from ray.tune.experiment import Trial
+from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
+
+
+class _Kept:
+    """Fetches what was logged before as a whole, and up to its last whole line.
+
+    Tune writes the file where another of its threads may read it to save it: that can empty both. And what was saved
+    ends in half a line where a kill met the saving; Tune would go on in that line.
+    """
+
+    def _restore_from_remote(self, file_name: str, trial: Trial) -> None:
+        saved, local = Path(trial.storage.trial_fs_path, file_name), Path(trial.local_path, file_name)
+        if not trial.checkpoint or not saved.exists():
+            return
+        content = saved.read_bytes()
+        # Not in the trials' folder, all of which is saved.
+        with tempfile.NamedTemporaryFile(dir=local.parents[2], delete=False) as fetched:
+            fetched.write(content[: content.rfind(b"\n") + 1])
+        os.replace(fetched.name, local)
+
+
+class JsonLogger(_Kept, JsonLoggerCallback):
+    """Of `result.json`."""
+
+
+class CSVLogger(_Kept, CSVLoggerCallback):
+    """Of `progress.csv`."""
