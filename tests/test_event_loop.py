@@ -4,12 +4,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from functools import partial
+from typing import Never
 
 import pytest
 
-from mpdf_rllib.engine import run
+from mpdf_rllib.engine import event_loop, run
 from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
 from mpdf_rllib.envs.debate_session import DebateSession
 from mpdf_rllib.envs.team import Team
@@ -74,6 +75,32 @@ def test_what_ctrl_c_cancels_is_closed_before_the_caller_goes_on(ctrl_c):
     with pytest.raises(KeyboardInterrupt):
         run(interrupted())
     assert closed
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_ctrl_c_does_not_wait_for_what_has_not_begun(monkeypatch, scheduled):
+    begun = []
+
+    async def endless() -> None:
+        begun.append(True)
+        await asyncio.Event().wait()
+
+    schedule = asyncio.run_coroutine_threadsafe
+
+    def interrupted(coroutine: Coroutine, loop: asyncio.AbstractEventLoop) -> Never:
+        if scheduled:
+            loop.call_soon_threadsafe(schedule, coroutine, loop)  # begins after what is scheduled below
+        else:
+            coroutine.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+    monkeypatch.setattr(event_loop, "_CLOSING_SECONDS", 600)
+    with pytest.raises(KeyboardInterrupt):
+        run(endless())
+    monkeypatch.undo()
+    run(asyncio.sleep(0))
+    assert not begun
 
 
 FORKED = """

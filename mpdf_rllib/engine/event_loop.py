@@ -31,6 +31,8 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
     running: list[asyncio.Task | None] = []
 
     async def to_its_end() -> Result:
+        if ended.is_set():
+            raise asyncio.CancelledError
         running.append(asyncio.current_task())
         try:
             return await coroutine
@@ -41,6 +43,9 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
         for task in running:
             if task:
                 task.cancel()
+        if not running:  # it has not begun, and will not
+            coroutine.close()
+            ended.set()
 
     try:
         return asyncio.run_coroutine_threadsafe(to_its_end(), loop).result()
