@@ -69,7 +69,7 @@ def make_solution(
     checker = question.checker
     report = read_report(generation.text) if asked_to_report else None
     if report:
-        answer = question.checker.read_alone(report.answer)
+        answer = checker.read_alone(report.answer)
     else:
         answer = None if asked_to_report and is_cut_off(generation.text) else checker.read(generation.text)
     logprobs = (report and free_logprobs(generation)) or generation.logprobs

@@ -98,7 +98,7 @@ def test_a_policy_does_not_see_what_is_left_out():
 
 
 @pytest.mark.usefixtures("ray_instance")
-def test_the_command_prints_both_tables_and_trains_once(tmp_path, capsys):
+def test_the_command_prints_both_tables_and_trains_once(tmp_path, capsys, monkeypatch):
     path = tmp_path / "config.yaml"
     values = {
         "name": "features",
@@ -130,5 +130,13 @@ def test_the_command_prints_both_tables_and_trains_once(tmp_path, capsys):
     everything, *others = leave_each_out(config, record(config))
     assert len(others) == 7
     assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*.pt")) == before
+
+    tried = {}
+    monkeypatch.setattr("mpdf_rllib.feature_values.run_trials", lambda _, settings, __: tried.update(settings) or {})
+    partly = load_config(path, ["algorithm.left_out=[z_lp, depth]", f"run_folder={tmp_path}/partly"])
+    assert leave_each_out(partly, record(partly)) == []
+    assert [*tried] == ["everything", *(part for part in parts_of(FEATURES) if part != "z_lp")]
+    assert tried["chain"].left_out == ["z_lp", "depth", "chain"]
+
     with pytest.raises(ConfigError, match=r"left_out: 'z_foo': no part"):
         train.train(load_config(path, ["algorithm.left_out=[z_foo]", f"run_folder={tmp_path}/other"]))
