@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mpdf_rllib.envs.solution_tree import UNPARSED
+from mpdf_rllib.envs.answer_classes import UNPARSED
 
 PERSIST, REFINE, CONCEDE = 0, 1, 2
 """Where an agent may choose whom to concede to, action CONCEDE + j concedes to the j-th of its peers."""

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from mpdf_rllib.envs.answer_classes import UNPARSED
 from mpdf_rllib.envs.debate import (
     REFINE,
     Answers,
@@ -17,7 +18,7 @@ from mpdf_rllib.envs.debate import (
     same_answer,
 )
 from mpdf_rllib.envs.features import DEBATE_FEATURES
-from mpdf_rllib.envs.solution_tree import UNPARSED, SolutionTree
+from mpdf_rllib.envs.solution_tree import SolutionTree
 
 Fill = Callable[[Sequence[tuple[int, int]]], None]
 """Makes the missing ones of the given (question, node) pairs, their ancestors included."""

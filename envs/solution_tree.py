@@ -7,12 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from mpdf_rllib.engine.types import Position
+from mpdf_rllib.envs.answer_classes import UNPARSED, AnswerClasses
 from mpdf_rllib.envs.features import NUMBERS, FeatureTable
 from mpdf_rllib.envs.solution import Solution
 from mpdf_rllib.questions import Question
-
-UNPARSED = -1
-"""The answer class of every solution without an answer; it is equivalent to none."""
 
 
 class SolutionTree:
@@ -68,7 +66,7 @@ class SolutionTree:
         self._children: list[list[list[int]]] = []
         self._no_children = [[-1] * refine_samples for _ in range(refiners or 1)]
         self._solutions: dict[tuple[int, int], Solution] = {}
-        self._answers: list[list[str]] = [[] for _ in self.questions]
+        self._classes = [AnswerClasses(question) for question in self.questions]
 
         q = len(self.questions)
         self.present = np.zeros((q, 0), bool)
@@ -139,7 +137,7 @@ class SolutionTree:
         indices = np.flatnonzero(chosen).tolist()
         part = copy.copy(self)
         part.questions = tuple(self.questions[q] for q in indices)
-        part._answers = [self._answers[q] for q in indices]
+        part._classes = [self._classes[q] for q in indices]
         part._solutions = {
             (i, node): self._solutions[q, node] for i, q in enumerate(indices) for node in range(self.num_nodes)
         }
@@ -150,23 +148,12 @@ class SolutionTree:
     def add(self, question: int, node: int, solution: Solution) -> None:
         """Puts a solution at a node; to be called through `checking`, since it compares answers."""
         self._solutions[question, node] = solution
-        self.answer_class[question, node] = self._class_of(question, solution.answer)
+        self.answer_class[question, node] = self._classes[question].of(solution.answer)
         self.correct[question, node] = solution.correct
         self.confidence[question, node] = solution.confidence
         self.features[question, node] = solution.features
         self.tokens[question, node] = solution.tokens
         self.present[question, node] = True
-
-    def _class_of(self, question: int, answer: str | None) -> int:
-        """The first class, in the order in which they were met, of an equivalent answer; else a new one."""
-        if answer is None:
-            return UNPARSED
-        known = self._answers[question]
-        for answer_class, other in enumerate(known):
-            if self.questions[question].checker.same(other, answer):
-                return answer_class
-        known.append(answer)
-        return len(known) - 1
 
     def _number(self, place: Position, parent: int | None) -> int:
         self._places.append(place)

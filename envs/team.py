@@ -1,7 +1,7 @@
 """A team of agents: which model, prompt and sampling write which node of a solution tree."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -153,6 +153,30 @@ class Team:
         )
         return _rendered(agent, turns, "A:")
 
+    def direct_prompt(self, author: int, question: Question) -> Prompt:
+        """What asks an agent for an answer without working."""
+        agent = self.members[author]
+        turns = self._prompts(author, question).direct_turns(
+            self._shots(author), question.text, agent.shots, agent.persona
+        )
+        return _rendered(agent, turns, "A:")
+
+    def hint_prompt(self, author: int, question: Question, hints: Sequence[str]) -> Prompt:
+        """What asks an agent for a solution whose answer may be near to those given."""
+        agent = self.members[author]
+        turns = self._prompts(author, question).hint_turns(
+            self._shots(author), question.text, hints, agent.shots, agent.persona
+        )
+        return _rendered(agent, turns, "A:")
+
+    def discuss_prompt(self, author: int, question: Question, own: str | None, peers: Sequence[str]) -> Prompt:
+        """What asks an agent for a solution in sight of its own so far, if there is one, and of others'."""
+        agent = self.members[author]
+        turns = self._prompts(author, question).discuss_turns(
+            self._shots(author), question.text, own, peers, agent.shots, agent.persona
+        )
+        return _rendered(agent, turns, "A:")
+
     def critic_prompt(self, author: int, question: Question, solution: str) -> Prompt:
         """What asks an agent's model for its verdict on a solution."""
         turns = self._prompts(author, question).critic_turns(question.text, solution)
@@ -162,32 +186,48 @@ class Team:
     def _addition(self) -> str:
         return report_instruction() if self.self_report else ""
 
-    def _sampling(self, agent: Agent, question: Question, max_tokens: int) -> SamplingParameters:
-        if self.self_report:
-            schema = report_schema(question.kind, len(question.choices), max_tokens=max_tokens)
-            return SamplingParameters(agent.temperature, agent.top_p, max_tokens + REPORT_TOKENS, json_schema=schema)
-        return SamplingParameters(agent.temperature, agent.top_p, max_tokens, () if agent.chat else ("\n",))
-
-    def _shots(self, author: int) -> int:
-        """Which of its prompts' sets of examples an agent is shown: of agents with the same prompts each its own."""
-        prompts = [agent.prompts for agent in self.members]
-        return prompts[:author].count(prompts[author])
-
-    def _prompts(self, author: int, question: Question) -> Prompts:
-        return load_prompts(self.members[author].prompts or question.source, question.kind)
-
     async def solve(
         self, engine: Engine, question: Question, position: Position, parent: Solution | None, table: FeatureTable
     ) -> Solution:
         """Writes one solution, a refinement of `parent` where there is one, and has it judged."""
         author = position.author
-        agent, prompts = self.members[author], self._prompts(author, question)
         if parent is None:
             prompt = self.answer_prompt(author, question)
         else:
-            draft = parent.answer if prompts.draft == "answer" else parent.text.strip()
-            prompt = self.refine_prompt(author, question, draft or "?")
-        sampling = self._sampling(agent, question, prompts.max_tokens)
+            prompt = self.refine_prompt(author, question, self.draft_of(author, question, parent))
+        return await self.write(engine, question, position, prompt, table, parent)
+
+    def draft_of(self, author: int, question: Question, solution: Solution) -> str:
+        """What an agent is shown of a solution that it is to revise: its answer alone, or all of it."""
+        whole = self._prompts(author, question).draft == "solution"
+        return (solution.text.strip() if whole else solution.answer) or "?"
+
+    async def write(
+        self,
+        engine: Engine,
+        question: Question,
+        position: Position,
+        prompt: Prompt,
+        table: FeatureTable,
+        parent: Solution | None = None,
+    ) -> Solution:
+        """Has the position's author answer a prompt, and has the solution judged where there is a critic.
+
+        Args:
+            engine: What runs the author's model.
+            question: What the solution is to.
+            position: Of the solution.
+            prompt: Rendered by one of this team's methods.
+            table: The features that the solution has.
+            parent: What it is a refinement of.
+
+        Raises:
+            DataError: The prompt cannot be given to the model; names the question.
+            EngineError: The engine failed.
+        """
+        author = position.author
+        agent = self.members[author]
+        sampling = self._sampling(agent, question, self._prompts(author, question).max_tokens)
         generation = await engine.generate(GenerationRequest(prompt, sampling, position, model=agent.model))
         critic = None
         if self.critic:
@@ -209,6 +249,20 @@ class Team:
             self.self_report,
             table,
         )
+
+    def _sampling(self, agent: Agent, question: Question, max_tokens: int) -> SamplingParameters:
+        if self.self_report:
+            schema = report_schema(question.kind, len(question.choices), max_tokens=max_tokens)
+            return SamplingParameters(agent.temperature, agent.top_p, max_tokens + REPORT_TOKENS, json_schema=schema)
+        return SamplingParameters(agent.temperature, agent.top_p, max_tokens, () if agent.chat else ("\n",))
+
+    def _shots(self, author: int) -> int:
+        """Which of its prompts' sets of examples an agent is shown: of agents with the same prompts each its own."""
+        prompts = [agent.prompts for agent in self.members]
+        return prompts[:author].count(prompts[author])
+
+    def _prompts(self, author: int, question: Question) -> Prompts:
+        return load_prompts(self.members[author].prompts or question.source, question.kind)
 
 
 def _rendered(agent: Agent, turns: list[Message], label: str) -> Prompt:

@@ -23,6 +23,10 @@ class DataError(MPDFError):
     """A question, recording or checkpoint that cannot be used."""
 
 
+class PromptError(DataError):
+    """A prompt that its model refuses, most often since it is too long for the model's context."""
+
+
 class TrainingError(MPDFError):
     """The loss of a policy became NaN or infinite."""
 

@@ -99,6 +99,7 @@ def write_results(path: Path, results: Iterable[SystemResult], questions: list[s
                 "correct": outcome.correct,
                 **{name: outcome.tokens[:, i] for i, name in enumerate(TOKENS)},
                 **{name: outcome.actions[:, i] for i, name in enumerate(ACTIONS)},
+                "failed": outcome.failed,
             }
             tables.append(pa.table(columns))
     temporary = path.with_suffix(".tmp")
@@ -117,7 +118,12 @@ def read_results(path: Path) -> list[SystemResult]:
         results = []
         for (_, system), rows in frame.groupby(["order", "system"], sort=True):
             outcomes = [
-                Outcome(seed["correct"].to_numpy(), seed[list(TOKENS)].to_numpy(), seed[list(ACTIONS)].to_numpy())
+                Outcome(
+                    seed["correct"].to_numpy(),
+                    seed[list(TOKENS)].to_numpy(),
+                    seed[list(ACTIONS)].to_numpy(),
+                    seed["failed"].to_numpy(),
+                )
                 for _, seed in rows.groupby("seed", sort=True)
             ]
             results.append(SystemResult(system, tuple(outcomes)))

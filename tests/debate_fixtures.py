@@ -8,9 +8,10 @@ import numpy as np
 
 from mpdf_rllib.engine import Generation, GenerationRequest
 from mpdf_rllib.engine.scripted import ScriptedEngine
+from mpdf_rllib.envs.answer_classes import UNPARSED
 from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.envs.features import DEBATE_FEATURES, NUMBERS, bounds
-from mpdf_rllib.envs.solution_tree import UNPARSED, SolutionTree
+from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.questions import Question
 

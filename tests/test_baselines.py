@@ -12,10 +12,11 @@ from mpdf_rllib.baselines.bounds import fit_calibration, informed_ceiling, oracl
 from mpdf_rllib.baselines.schedules import always_refine, best_schedule, play, play_schedule
 from mpdf_rllib.baselines.stopping_rule import best_threshold, stop_at
 from mpdf_rllib.baselines.votes import highest_logprob, nodes_to_depth, plurality, roots
+from mpdf_rllib.envs.answer_classes import UNPARSED
 from mpdf_rllib.envs.credit import Calibration
 from mpdf_rllib.envs.debate import CONCEDE, PERSIST, REFINE
 from mpdf_rllib.envs.features import NUMBERS
-from mpdf_rllib.envs.solution_tree import UNPARSED, SolutionTree
+from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.questions import Question
 

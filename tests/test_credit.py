@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
+from mpdf_rllib.envs.answer_classes import UNPARSED
 from mpdf_rllib.envs.credit import Calibration, Credit, merge_ties, outcome_credit
 from mpdf_rllib.envs.debate import PERSIST, REFINE
 from mpdf_rllib.envs.debate_batch import DebateBatch, Rewards
 from mpdf_rllib.envs.features import NUMBERS
-from mpdf_rllib.envs.solution_tree import UNPARSED
 from mpdf_rllib.errors import DataError
 
 

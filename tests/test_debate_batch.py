@@ -22,11 +22,11 @@ from scipy.special import expit
 
 from mpdf_rllib.engine import Position
 from mpdf_rllib.engine.scripted import ScriptedEngine
+from mpdf_rllib.envs.answer_classes import UNPARSED
 from mpdf_rllib.envs.debate import CONCEDE, PERSIST, REFINE
 from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.envs.features import NUMBERS
 from mpdf_rllib.envs.solution import make_solution
-from mpdf_rllib.envs.solution_tree import UNPARSED
 from mpdf_rllib.envs.team import Agent, Team
 from mpdf_rllib.errors import EngineError
 from mpdf_rllib.prompts import as_text, load_prompts

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from process_fixtures import cpu_seconds
 
 from mpdf_rllib.engine.scripted import ScriptedEngine
+from mpdf_rllib.envs.answer_classes import UNPARSED
 from mpdf_rllib.envs.features import NUMBERS
 from mpdf_rllib.envs.solution import make_solution
-from mpdf_rllib.envs.solution_tree import UNPARSED
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import DataError
 from mpdf_rllib.questions import Question, expressions

@@ -4,7 +4,7 @@ from typing import get_args
 import pytest
 
 from mpdf_rllib.errors import DataError
-from mpdf_rllib.prompts import VERDICTS, Prompts, as_text, load_prompts
+from mpdf_rllib.prompts import VERDICTS, Instructions, Prompts, as_text, load_prompts
 from mpdf_rllib.questions import Kind
 
 FAMILIES = ("multiplication", "addition", "arithmetic")
@@ -223,27 +223,37 @@ def test_a_source_without_prompts_is_named():
 def test_prompts_without_examples_say_what_to_do():
     prompts = load_prompts("generic")
     assert prompts.questions == set()
-    asked = [
-        prompts.answer_turns(5, "1 + 1"),
-        prompts.refine_turns(5, "1 + 1", "3"),
-        prompts.critic_turns("1 + 1", "3"),
-    ]
-    for instruction, query, turns in zip(
-        prompts.instructions, ["Q: 1 + 1", "Draft: 3\nQ: 1 + 1", "Q: 1 + 1\nA: 3"], asked, strict=True
+    told = prompts.instructions
+    hint = "Hint: the answer is near to 3, 4."
+    for instruction, query, turns in (
+        (told.answer, "Q: 1 + 1", prompts.answer_turns(5, "1 + 1")),
+        (told.refine, "Draft: 3\nQ: 1 + 1", prompts.refine_turns(5, "1 + 1", "3")),
+        (told.critic, "Q: 1 + 1\nA: 3", prompts.critic_turns("1 + 1", "3")),
+        (told.direct, "Q: 1 + 1", prompts.direct_turns(5, "1 + 1")),
+        (told.answer, f"{hint}\nQ: 1 + 1", prompts.hint_turns(5, "1 + 1", ["3", "4"])),
+        (told.discuss, "Draft: 3\nPeer: 2\nQ: 1 + 1", prompts.discuss_turns(5, "1 + 1", "3", ["2"])),
+        (told.discuss, "Peer: 2\nPeer: 4\nQ: 1 + 1", prompts.discuss_turns(5, "1 + 1", None, ["2", "4"])),
     ):
-        assert turns == [("user", f"{instruction}\n\n{query}")]
+        assert instruction and turns == [("user", f"{instruction}\n\n{query}")]
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))
 def test_each_kind_of_questions_has_instructions_of_its_own(kind):
     instructions = load_prompts("generic", kind).instructions
-    assert all(text == text.strip() != "" for text in instructions)
-    others = {text for other in get_args(Kind) if other != kind for text in load_prompts("generic", other).instructions}
-    assert not set(instructions[:2]) & others
+    texts = [*instructions.model_dump().values()]
+    assert all(text == text.strip() != "" for text in texts)
+    assert instructions.discuss.endswith(instructions.answer)
+    for other in get_args(Kind):
+        if other != kind:
+            others = {*load_prompts("generic", other).instructions.model_dump().values()}
+            assert {*texts} & others <= {instructions.critic}
+
+
+ADD_ONE = Instructions(answer="Add one.")
 
 
 def test_an_instruction_opens_the_first_example():
-    prompts = Prompts(answer=((("2", "3"),),), refine=((),), critic=(), max_tokens=1, instructions=("Add one.", "", ""))
+    prompts = Prompts(answer=((("2", "3"),),), refine=((),), critic=(), max_tokens=1, instructions=ADD_ONE)
     assert as_text(prompts.answer_turns(0, "4")) == "Add one.\n\nQ: 2\nA: 3\n\nQ: 4\nA:"
     assert prompts.refine_turns(0, "4", "9") == [("user", "Draft: 9\nQ: 4")]
 

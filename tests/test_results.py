@@ -17,7 +17,11 @@ def outcome(correct: np.ndarray, tokens: int = 10, acts: bool = True) -> Outcome
     count = len(correct)
     rng = np.random.default_rng(count + tokens)
     actions = rng.integers(0, 4, (count, 3)) if acts else np.zeros((count, 3), int)
-    return Outcome(np.asarray(correct, bool), np.tile([10 * tokens, 8 * tokens, tokens], (count, 1)), actions)
+    costs = np.tile([10 * tokens, 8 * tokens, tokens], (count, 1))
+    return Outcome(np.asarray(correct, bool), costs, actions, np.zeros(count, bool))
+
+
+NOBODY = np.zeros(2, bool)
 
 
 def system(name: str, *correct: np.ndarray, **kwargs) -> SystemResult:
@@ -122,8 +126,8 @@ def test_estimates_are_the_same_every_time(results):
 
 
 def test_means_and_shares():
-    one = Outcome(np.array([True, False]), np.array([[10, 4, 2], [30, 8, 4]]), np.array([[1, 2, 3], [1, 2, 0]]))
-    two = Outcome(np.array([True, True]), np.array([[20, 0, 0], [20, 0, 2]]), np.array([[1, 0, 0], [0, 0, 0]]))
+    one = Outcome(np.array([True, False]), np.array([[10, 4, 2], [30, 8, 4]]), np.array([[1, 2, 3], [1, 2, 0]]), NOBODY)
+    two = Outcome(np.array([True, True]), np.array([[20, 0, 0], [20, 0, 2]]), np.array([[1, 0, 0], [0, 0, 0]]), NOBODY)
     result = SystemResult("s", (one, two))
     assert result.correct.tolist() == [[1, 0], [1, 1]]
     assert result.tokens.tolist() == [20, 3, 2]

@@ -10,8 +10,9 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from mpdf_rllib.baselines.outcome import Outcome, outcome_of_nodes
+from mpdf_rllib.envs.answer_classes import UNPARSED
 from mpdf_rllib.envs.credit import Calibration
-from mpdf_rllib.envs.solution_tree import UNPARSED, SolutionTree
+from mpdf_rllib.envs.solution_tree import SolutionTree
 
 FOLDS = 5
 HIGHEST_CONFIDENCE = 7

@@ -15,11 +15,13 @@ class Outcome(NamedTuple):
         tokens: int64, shape (Q, 3): prompt tokens, of which cached, and generated tokens.
         actions: int64, shape (Q, 3): how often agents persisted, refined and conceded; zeros where a system has no such
             actions.
+        failed: bool, shape (Q,): the system could not go on, as a prompt of it was too long for its model; not correct.
     """
 
     correct: np.ndarray
     tokens: np.ndarray
     actions: np.ndarray
+    failed: np.ndarray
 
     @property
     def accuracy(self) -> float:
@@ -33,4 +35,5 @@ class Outcome(NamedTuple):
 
 def outcome_of_nodes(tree: SolutionTree, correct: np.ndarray, used: np.ndarray) -> Outcome:
     """The outcome of a rule that pays for the `used` nodes, bool (Q, M), without actions of agents."""
-    return Outcome(correct, (used[..., None] * tree.tokens).sum(1), np.zeros((len(correct), 3), np.int64))
+    actions, failed = np.zeros((len(correct), 3), np.int64), np.zeros(len(correct), bool)
+    return Outcome(correct, (used[..., None] * tree.tokens).sum(1), actions, failed)

@@ -24,7 +24,7 @@ def play(
         actions = policy(debates.observe(), debates.round)
         counts += (np.minimum(actions, CONCEDE)[..., None] == np.arange(NUM_ACTIONS)).sum(1)
         debates.step(actions)
-    return Outcome(debates.correct, debates.tokens, counts)
+    return Outcome(debates.correct, debates.tokens, counts, np.zeros(len(counts), bool))
 
 
 def play_schedule(tree: SolutionTree, schedule: Schedule) -> Outcome:

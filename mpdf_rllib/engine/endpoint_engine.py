@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mpdf_rllib.engine.check import fault_of
 from mpdf_rllib.engine.endpoint_requests import Garbage, ask, first_token, not_scored
 from mpdf_rllib.engine.types import Generation, GenerationRequest
-from mpdf_rllib.errors import ConfigError, DataError, EngineError, MPDFError
+from mpdf_rllib.errors import ConfigError, EngineError, MPDFError, PromptError
 
 if TYPE_CHECKING:
     from openai import OpenAIError
@@ -80,7 +80,7 @@ class EndpointEngine:
         Raises:
             ConfigError: The server refuses the key, does not know the model, or lacks what is asked for; or two score
                 words start alike.
-            DataError: The server refuses the prompt.
+            PromptError: The server refuses the prompt.
             EngineError: It could not be reached, or failed, or answered what is no answer, more often than is allowed.
         """
         from openai import OpenAIError
@@ -157,7 +157,7 @@ class EndpointEngine:
                 f"server for {self._model!r} ({said}), use vLLM 0.29 or newer (`vllm serve`, or engine.kind=serve), or "
                 "set team.self_report=false."
             )
-        return DataError(
+        return PromptError(
             f"Question {request.position.question!r}: {self._url} refuses its prompt or the team's sampling "
             f"({said}). Shorten the prompt or the question, or take a model of a longer context."
         )

@@ -38,7 +38,7 @@ class ServeEngine:
 
         Raises:
             ConfigError: Ray Serve LLM is not installed or refuses the settings, or two score words start alike.
-            DataError: The prompt is longer than the model's context.
+            PromptError: The prompt is longer than the model's context.
             EngineError: The application could not be started or reached, or failed.
         """
         if self._connecting is None:

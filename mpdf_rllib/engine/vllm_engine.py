@@ -78,7 +78,7 @@ class VLLMEngine:
 
         Raises:
             ConfigError: vLLM isn't installed, refuses the model or an argument, or two score words start alike.
-            DataError: The prompt is longer than the model's context.
+            PromptError: The prompt is longer than the model's context.
             EngineError: vLLM could not be loaded, or failed twice on this request.
         """
         failure: Exception | None = None

@@ -4,7 +4,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from mpdf_rllib.engine.types import Generation, GenerationRequest, Message
-from mpdf_rllib.errors import ConfigError, DataError
+from mpdf_rllib.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -18,7 +18,7 @@ async def ask(llm: "AsyncLLM", request: GenerationRequest) -> Generation:
 
     Raises:
         ConfigError: Two score words start alike for this model.
-        DataError: The prompt is longer than the model's context, or the JSON schema is none that vLLM knows.
+        PromptError: The prompt is longer than the model's context, or the JSON schema is none that vLLM knows.
         One of `failures`: vLLM died or gave the request up.
     """
     from vllm import SamplingParams
@@ -46,7 +46,7 @@ async def ask(llm: "AsyncLLM", request: GenerationRequest) -> Generation:
             final = output
     except VLLMClientError as error:
         given = "prompt" if words or schema is None else "prompt or its JSON schema"
-        raise DataError(
+        raise PromptError(
             f"Question {request.position.question!r}: its {given} cannot be given to the model ({error}). "
             "Shorten the prompt or the question, raise engine.args.max_model_len, or take a model of a longer context."
         ) from error

@@ -1,6 +1,6 @@
 """Prompts: files, read here and rendered as plain completion or as chat turns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -21,11 +21,26 @@ Draft = Literal["answer", "solution"]
 VERDICTS = (" right", " wrong")
 """The critic's words, [correct, incorrect]."""
 
-ROLES = ("answer", "refine", "critic")
-"""What a model is asked for: a first answer, a refinement of a draft, a verdict on a solution."""
+ROLES = ("answer", "refine", "critic", "direct")
+"""What a model is asked for: a first answer, a refinement of a draft, a verdict on a solution, an answer without
+working. A solution in sight of others' is asked for as a first answer is, with more before it."""
 
 _PROMPT_FILE = (".yaml", ".yml")
 """What the path of a file of prompts ends in, and the name of packaged prompts does not."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+class Instructions(_Part):
+    """What opens the prompts of each role, "" for nothing; the last two follow from the first where missing."""
+
+    answer: str = ""
+    refine: str = ""
+    critic: str = ""
+    direct: str = ""
+    discuss: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,21 +53,27 @@ class Prompts:
         critic: Shots of the verdict as (question, answer, verdict).
         max_tokens: Bound on the tokens of a solution.
         draft: Whether a refinement is shown its draft's answer alone, or the whole solution.
-        instructions: What opens the prompt of a first answer, a refinement and a verdict; "" for nothing.
+        instructions: What opens the prompts.
+        direct: Shots of an answer without working as (question, answer).
+        discuss: Shots of a solution in sight of others' as (solutions, question, answer), of the solutions the agent's
+            own first.
     """
 
     answer: tuple[tuple[tuple[str, str], ...], ...]
     refine: tuple[tuple[tuple[str, str, str], ...], ...]
     critic: tuple[tuple[str, str, str], ...]
     max_tokens: int
-    instructions: tuple[str, str, str] = ("", "", "")
+    instructions: Instructions = Instructions()
     draft: Draft = "answer"
+    direct: tuple[tuple[str, str], ...] = ()
+    discuss: tuple[tuple[tuple[str, ...], str, str], ...] = ()
 
     @property
     def questions(self) -> set[str]:
         """The texts of all questions in the shots."""
         shots = [shot for agents in (self.answer, self.refine) for agent in agents for shot in agent]
-        return {shot[-2] for shot in shots} | {question for question, _, _ in self.critic}
+        common = {question for question, _, _ in self.critic} | {question for question, _ in self.direct}
+        return {shot[-2] for shot in (*shots, *self.discuss)} | common
 
     def answer_turns(
         self, agent: int, question: str, shots: int | None = None, persona: str = "", addition: str = ""
@@ -66,20 +87,61 @@ class Prompts:
             persona: What opens the first turn; "" for nothing.
             addition: What is added to the instruction; "" for nothing.
         """
-        asked = [(f"Q: {q}", a) for q, a in _agent_shots(self.answer, agent)[:shots]]
-        return _turns(_opening(persona, self.instructions[0], addition), asked, f"Q: {question}")
+        asked = [(_asked(q), a) for q, a in _agent_shots(self.answer, agent)[:shots]]
+        return _turns(_opening(persona, self.instructions.answer, addition), asked, _asked(question))
 
     def refine_turns(
         self, agent: int, question: str, draft: str, shots: int | None = None, persona: str = "", addition: str = ""
     ) -> list[Message]:
         """Chat turns that ask `agent` to revise the draft answer; see `answer_turns`."""
-        asked = [(f"Draft: {d}\nQ: {q}", a) for d, q, a in _agent_shots(self.refine, agent)[:shots]]
-        return _turns(_opening(persona, self.instructions[1], addition), asked, f"Draft: {draft}\nQ: {question}")
+        asked = [(_asked(q, d), a) for d, q, a in _agent_shots(self.refine, agent)[:shots]]
+        return _turns(_opening(persona, self.instructions.refine, addition), asked, _asked(question, draft))
 
     def critic_turns(self, question: str, solution: str) -> list[Message]:
         """Chat turns that ask for a verdict on a solution."""
-        shots = [(f"Q: {q}\nA: {a}", verdict) for q, a, verdict in self.critic]
-        return _turns(_opening(self.instructions[2]), shots, f"Q: {question}\nA: {solution}")
+        shots = [(f"{_asked(q)}\nA: {a}", verdict) for q, a, verdict in self.critic]
+        return _turns(_opening(self.instructions.critic), shots, f"{_asked(question)}\nA: {solution}")
+
+    def direct_turns(self, agent: int, question: str, shots: int | None = None, persona: str = "") -> list[Message]:
+        """Chat turns that ask `agent` for the answer without working; see `answer_turns`."""
+        asked = [(_asked(q), a) for q, a in (self.direct or _agent_shots(self.answer, agent))[:shots]]
+        return _turns(_opening(persona, self.instructions.direct), asked, _asked(question))
+
+    def hint_turns(
+        self, agent: int, question: str, hints: Sequence[str], shots: int | None = None, persona: str = ""
+    ) -> list[Message]:
+        """Chat turns that ask `agent` for a solution, given answers that it may be near to; see `answer_turns`.
+
+        The examples are those of refinements where these are shown answers, too.
+        """
+        refined = _agent_shots(self.refine, agent)[:shots] if self.draft == "answer" else ()
+        asked = [(_asked(q, hints=[d]), a) for d, q, a in refined]
+        return _turns(_opening(persona, self.instructions.answer), asked, _asked(question, hints=hints))
+
+    def discuss_turns(
+        self,
+        agent: int,
+        question: str,
+        own: str | None,
+        peers: Sequence[str],
+        shots: int | None = None,
+        persona: str = "",
+    ) -> list[Message]:
+        """Chat turns that ask for a solution in sight of others'; see `answer_turns`.
+
+        Args:
+            agent: Its index among those with these prompts.
+            question: The question's text.
+            own: The agent's solution so far, if it has one.
+            peers: The other solutions that it is shown.
+            shots: How many examples it is shown, all by default; those of refinements where there are no others.
+            persona: What opens the first turn; "" for nothing.
+        """
+        if self.discuss:
+            asked = [(_asked(q, own, peers), a) for (own, *peers), q, a in self.discuss[:shots]]
+        else:
+            asked = [(_asked(q, d), a) for d, q, a in _agent_shots(self.refine, agent)[:shots]]
+        return _turns(_opening(persona, self.instructions.discuss), asked, _asked(question, own, peers))
 
 
 def as_text(turns: list[Message], label: str = "A:") -> str:
@@ -91,19 +153,9 @@ def as_text(turns: list[Message], label: str = "A:") -> str:
 _OWN, _BY_KIND = "own", "by kind"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
-
-
 class _Agent(_Part):
     answer: tuple[tuple[str, str], ...]
     refine: tuple[tuple[str, str, str], ...]
-
-
-class _Instructions(_Part):
-    answer: str = ""
-    refine: str = ""
-    critic: str = ""
 
 
 class _Book(_Part):
@@ -111,10 +163,12 @@ class _Book(_Part):
     agents: Annotated[tuple[_Agent, ...], Field(min_length=1)]
     critic: tuple[tuple[str, str, Literal["right", "wrong"]], ...]
     instructions: Annotated[
-        Annotated[_Instructions, Tag(_OWN)] | Annotated[Literal["by kind"], Tag(_BY_KIND)],
+        Annotated[Instructions, Tag(_OWN)] | Annotated[Literal["by kind"], Tag(_BY_KIND)],
         Discriminator(lambda instructions: _BY_KIND if isinstance(instructions, str) else _OWN),
-    ] = _Instructions()
+    ] = Instructions()
     draft: Draft = "answer"
+    direct: tuple[tuple[str, str], ...] = ()
+    discuss: tuple[tuple[Annotated[tuple[str, ...], Field(min_length=2)], str, str], ...] = ()
 
 
 def resolved_prompts(source: str) -> str:
@@ -132,7 +186,9 @@ def load_prompts(source: str, kind: str = "number") -> Prompts:
             `critic: [[question, answer, right or wrong], ...]`; and, where the examples (none of which need be there)
             do not say what to do, `instructions: {answer: ..., refine: ..., critic: ...}`, or `by kind` for the
             packaged ones; and `draft: solution` where a refinement is to be shown all of its draft, by default its
-            answer.
+            answer. For the systems that the policy is compared with, `direct: [[question, answer without working],
+            ...]` and `discuss: [[[own solution, another agent's, ...], question, answer], ...]`, common to all agents,
+            and `direct` and `discuss` among the instructions.
         kind: Of the questions.
 
     Raises:
@@ -149,18 +205,28 @@ def load_prompts(source: str, kind: str = "number") -> Prompts:
         raise DataError(f"prompts {source}: {error}; give a YAML file that can be read") from error
     except ValidationError as error:
         raise DataError("\n  ".join([f"prompts {source}:", *_faults(error)])) from error
-    instructions = book.instructions
-    if instructions == "by kind":
-        by_role = {role: (packaged / kind / f"{role}.txt").read_text(encoding="utf-8").strip() for role in ROLES}
-        instructions = _Instructions.model_validate(by_role)
     return Prompts(
         answer=tuple(agent.answer for agent in book.agents),
         refine=tuple(agent.refine for agent in book.agents),
         critic=book.critic,
         max_tokens=book.max_tokens,
-        instructions=(instructions.answer, instructions.refine, instructions.critic),
+        instructions=_instructions(book.instructions, kind),
         draft=book.draft,
+        direct=book.direct,
+        discuss=book.discuss,
     )
+
+
+def _instructions(given: Instructions | Literal["by kind"], kind: str) -> Instructions:
+    def packaged(name: str) -> str:
+        return (resources.files(__package__) / name).read_text(encoding="utf-8").strip()
+
+    if given == "by kind":
+        given = Instructions(**{role: packaged(f"{kind}/{role}.txt") for role in ROLES})
+    if not given.answer:
+        return given
+    follow = {"direct": packaged(f"{kind}/direct.txt"), "discuss": _opening(packaged("discuss.txt"), given.answer)}
+    return given.model_copy(update={role: getattr(given, role) or text for role, text in follow.items()})
 
 
 def _faults(error: ValidationError) -> Iterator[str]:
@@ -174,6 +240,14 @@ def _faults(error: ValidationError) -> Iterator[str]:
         key = ".".join(str(part) for part in detail["loc"] if part not in (_OWN, _BY_KIND))
         value = "" if detail["type"] == "missing" else f"{detail['input']!r:.100}: "
         yield f"{key}: {value}{message}" if key else f"{value}{message}"
+
+
+def _asked(question: str, own: str | None = None, peers: Sequence[str] = (), hints: Sequence[str] = ()) -> str:
+    """A question below what is told of its answer."""
+    told = [f"Draft: {own}"] if own is not None else []
+    told += [f"Peer: {peer}" for peer in peers]
+    told += [f"Hint: the answer is near to {', '.join(hints)}."] if hints else []
+    return "\n".join([*told, f"Q: {question}"])
 
 
 def _opening(*parts: str) -> str:
