@@ -20,9 +20,9 @@ from mpdf_rllib.engine.models import PACKAGED_MODEL, resolve_model
 from mpdf_rllib.engine.serve_application import application_url, served_name
 from mpdf_rllib.engine.vllm_engine import VLLMEngine
 from mpdf_rllib.envs.team import Team
+from mpdf_rllib.learners import algorithm_config
 from mpdf_rllib.questions import Family, Split, generate_questions
 from mpdf_rllib.recording_pipeline import record_questions
-from mpdf_rllib.trials import algorithm_config
 
 FAMILIES: tuple[Family, ...] = ("multiplication", "addition", "arithmetic")
 

@@ -16,9 +16,10 @@ from mpdf_rllib.config import AlgorithmSection, ExperimentConfig
 from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.envs.features import DEBATE_FEATURES, Feature, entries_of
 from mpdf_rllib.envs.solution_tree import SolutionTree
+from mpdf_rllib.learners import replaying
 from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.results import REPLICATES, Estimate, SystemResult, accuracy, paired_difference, shown
-from mpdf_rllib.trials import replaying, run_trials
+from mpdf_rllib.trials import run_trials
 
 _EVERYTHING = "everything"
 _OF_FIRST_ANSWERS = ("agreement", "is_plurality")

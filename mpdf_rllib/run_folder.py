@@ -22,8 +22,8 @@ _logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 """The resolved config, from which it is known which run this is."""
-TUNE = "tune"
-"""The Tuner's experiment, with RLlib's progress files and checkpoints of every trial."""
+TUNE, TUNE_GRPO, TUNE_PPO = "tune", "tune-grpo", "tune-ppo"
+"""The Tuners' experiments, of SoftRankPO and what it is compared with: RLlib's progress files and checkpoints."""
 CHECKPOINTS = "checkpoints.json"
 """By kind of credit, the trials' last checkpoints in the order of their seeds, relative to the run folder."""
 RESULTS = "results.parquet"
@@ -33,6 +33,7 @@ SWEEP = "sweep.csv"
 """The table of a sweep, a row a setting, the best first."""
 BEST = "best.yaml"
 """The config that trains a sweep's best setting."""
+_RESULTS = (RESULTS, CHECKPOINTS, SWEEP, BEST, TUNE, TUNE_GRPO, TUNE_PPO, ABLATIONS)
 
 
 def prepare(config: ExperimentConfig, fresh: bool) -> None:
@@ -46,7 +47,7 @@ def prepare(config: ExperimentConfig, fresh: bool) -> None:
         ConfigError: It holds a run with other settings, holds files of that name but no run, or cannot be written.
     """
     path = config.run_path
-    results = [path / name for name in (RESULTS, CHECKPOINTS, SWEEP, BEST, TUNE, ABLATIONS)]
+    results = [path / name for name in _RESULTS]
     begun = [old.name for old in results if old.exists()]
     with writing(path):
         if begun and not (path / CONFIG).exists():
@@ -99,9 +100,8 @@ def check(config: ExperimentConfig) -> None:
         raise ConfigError(f"run_folder {config.run_path}: it holds a run with another {', '.join(changed)}; {remedy}")
 
 
-def has_trials(run_path: Path) -> bool:
-    """Whether Tune saved what its trials can go on from; what a kill or a full disk cut short is removed."""
-    folder = run_path / TUNE
+def has_trials(folder: Path) -> bool:
+    """Whether Tune saved there what its trials can go on from; what a kill or a full disk cut short is removed."""
     for state in sorted(folder.glob("experiment_state*.json"), reverse=True):
         # Without the searcher's state Tune would begin the trials again, beside those that are there.
         searcher = state.with_name(state.name.replace("experiment_state", "basic-variant-state"))

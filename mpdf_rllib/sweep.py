@@ -19,11 +19,12 @@ from mpdf_rllib.algorithms.checkpoints import load_modules
 from mpdf_rllib.algorithms.meta_policy import greedy
 from mpdf_rllib.baselines.schedules import play
 from mpdf_rllib.config import AlgorithmSection, ExperimentConfig
+from mpdf_rllib.learners import replaying
 from mpdf_rllib.questions import Question
 from mpdf_rllib.record import record
 from mpdf_rllib.results import Estimate, SystemResult, accuracy, shown
 from mpdf_rllib.sweep_config import are_held_out, settings_of, swept_values
-from mpdf_rllib.trials import replaying, run_trials
+from mpdf_rllib.trials import run_trials
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from mpdf_rllib import cli, run_folder
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.evaluate import evaluate, print_table
+from mpdf_rllib.learners import replaying
 from mpdf_rllib.record import record
 from mpdf_rllib.results import SystemResult
 from mpdf_rllib.sweep import print_sweep, sweep
 from mpdf_rllib.sweep_config import settings_of
-from mpdf_rllib.trials import replaying, run_trials
+from mpdf_rllib.trials import run_trials
 
 
 def train(config: ExperimentConfig, fresh: bool = False) -> list[SystemResult]:

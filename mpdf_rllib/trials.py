@@ -7,25 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.experiment import Trial
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mpdf_rllib import cli, run_folder
-from mpdf_rllib.algorithms.debate_settings import map_to_own_policy
-from mpdf_rllib.algorithms.softrankpo import SoftRankPO, SoftRankPOConfig
 from mpdf_rllib.asha import ResumedASHA
-from mpdf_rllib.baselines.bounds import fit_calibration
 from mpdf_rllib.cluster import check_room, start_ray
 from mpdf_rllib.config import AlgorithmSection, ExperimentConfig
 from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.envs.debate_metrics import VALIDATION_ACCURACY
-from mpdf_rllib.envs.debate_session import agent_id
-from mpdf_rllib.envs.deliberation_env import DeliberationEnv
-from mpdf_rllib.envs.features import DEBATE_FEATURES, entries_of
-from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.errors import EngineError, MPDFError
+from mpdf_rllib.learners import SOFTRANKPO, Learner, algorithm_config, cpus_of
 from mpdf_rllib.questions import Question
 from mpdf_rllib.trial_logs import CSVLogger, JsonLogger
 
@@ -33,11 +27,8 @@ Questions = Callable[[], Sequence[Question]]
 Settings = Mapping[str, AlgorithmSection]
 """By name, each with one kind of credit."""
 
-SETTING = "__setting__"
-"""Where a trial's config names its setting; RLlib has no such key."""
-_CPUS = {"main_process": 1.0, "env_runner": 1.0}
-_LIVE_CPUS = {"main_process": 0.5, "env_runner": 0.25}
-"""Live debates wait for the engine."""
+TRIAL = "__trial__"
+"""Where a trial's config has its name, of setting and seed; RLlib has no such key."""
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
@@ -46,6 +37,7 @@ def run_trials(
     settings: Settings,
     env_config: dict[str, Any],
     validation: Questions | None = None,
+    learner: Learner = SOFTRANKPO,
 ) -> dict[str, list[tune.Result]]:
     """Trains every setting for every seed, from where an earlier, interrupted run stopped.
 
@@ -55,6 +47,7 @@ def run_trials(
         env_config: Of the debates to learn from; the settings give the credit.
         validation: Questions that the greedy policy answers after each iteration; by its accuracy a sweep's scheduler
             ends trials.
+        learner: What trains.
 
     Returns:
         By setting, the trials' results in the order of their seeds.
@@ -64,15 +57,18 @@ def run_trials(
         EngineError: A trial failed.
         KeyboardInterrupt: Training was interrupted.
     """
-    configs = {}
+    configs: dict[str, AlgorithmConfig] = {}
     for name, setting in settings.items():
         ((kind, credit),) = setting.credits.items()
         own_credit = {"credit": kind, **credit.model_dump()}
-        configs[name] = algorithm_config(config.model_copy(update={"algorithm": setting}), env_config | own_credit)
-        if validation:
-            _evaluate_on(validation, configs[name])
+        of_setting = config.model_copy(update={"algorithm": setting})
+        for seed in range(config.seeds):
+            trial = algorithm_config(of_setting, env_config | own_credit, learner.base(seed)).debugging(seed=seed)
+            configs[f"{name}-seed{seed}"] = trial
+            if validation:
+                _evaluate_on(validation, trial)
     start_ray()
-    cpus = _LIVE_CPUS if config.live else _CPUS
+    cpus = cpus_of(config)
     env_runners = max(setting.env_runners for setting in settings.values())
     serving_cpus = config.serving_cpus if config.live else 0
     check_room(
@@ -80,57 +76,14 @@ def run_trials(
         CPU=cpus["main_process"] + env_runners * cpus["env_runner"] + serving_cpus,
     )
     with run_folder.writing(config.run_path):
-        trials = _run(_tuner(config, settings, _space(configs, config.seeds)))
+        trials = _run(_tuner(config, settings, learner, _space(configs)))
     if not all((trial.metrics or {}).get("done") for trial in trials):
         raise KeyboardInterrupt  # the Tuner stops gracefully at the first Ctrl-C
     by_seed = sorted(trials, key=lambda trial: trial.config["seed"])
-    return {name: [trial for trial in by_seed if trial.config[SETTING] == name] for name in settings}
+    return {name: [trial for trial in by_seed if _setting(trial.config) == name] for name in settings}
 
 
-def algorithm_config(config: ExperimentConfig, env_config: dict[str, Any]) -> SoftRankPOConfig:
-    """The experiment's RLlib config on the questions of an env config, for `build_algo()` or a Tuner."""
-    settings = config.algorithm
-    questions = env_config["questions"]()
-    debates = len(questions) * settings.passes
-    left_out = entries_of(settings.left_out, env_config["team"].table(questions) + DEBATE_FEATURES)
-    cpus = _LIVE_CPUS if config.live else _CPUS
-    rllib_config = SoftRankPOConfig()
-    if settings.policies == "per_agent":
-        policies = [agent_id(agent) for agent in range(config.team.size)]
-        rllib_config.multi_agent(policies=policies, policy_mapping_fn=map_to_own_policy)
-    return (
-        rllib_config.environment(DeliberationEnv, env_config=env_config)
-        .env_runners(
-            num_env_runners=settings.env_runners,
-            num_envs_per_env_runner=math.ceil(debates / max(settings.env_runners, 1)),
-            num_cpus_per_env_runner=cpus["env_runner"],
-        )
-        .resources(num_cpus_for_main_process=cpus["main_process"])
-        .learners(num_cpus_per_learner=cpus["main_process"])  # the learner is there too, and the larger counts
-        .training(
-            tau=settings.tau,
-            beta=settings.beta,
-            objective=settings.objective,
-            entropy_coeff=settings.entropy_coeff,
-            static_corpus=settings.static_corpus,
-            warm_start_iterations=settings.warm_start_iterations,
-            num_epochs=settings.epochs,
-            minibatch_size=settings.minibatch_size,
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            train_batch_size_per_learner=debates * config.team.rounds,
-        )
-        .rl_module(model_config={"dim": settings.dim, "heads": settings.heads, "left_out": left_out})
-    )
-
-
-def replaying(config: ExperimentConfig, trees: SolutionTree) -> dict[str, Any]:
-    """The env config of recorded debates on the training questions; the trees' solutions calibrate outcome credit."""
-    engine = partial(config.make_engine, replay_only=True)
-    return config.env_config() | {"engine": engine, "calibration": fit_calibration(trees)}
-
-
-def _evaluate_on(questions: Questions, config: SoftRankPOConfig) -> None:
+def _evaluate_on(questions: Questions, config: AlgorithmConfig) -> None:
     """Has the greedy policy answer all questions once after each iteration."""
     debates = len(questions())
     config.evaluation(
@@ -143,30 +96,33 @@ def _evaluate_on(questions: Questions, config: SoftRankPOConfig) -> None:
     )
 
 
-def _space(configs: dict[str, AlgorithmConfig], seeds: int) -> dict[str, Any]:
-    """What Tune makes trials of: all settings' names and all seeds. In what settings differ follows from the name."""
+def _space(configs: dict[str, AlgorithmConfig]) -> dict[str, Any]:
+    """What Tune makes trials of: their names, from which follows what they differ in."""
     by_name = {name: config.to_dict() for name, config in configs.items()}
     space = dict(next(iter(by_name.values())))
-    for key, value in space.items():
+    for key in space:
         values = {name: config[key] for name, config in by_name.items()}
-        if any(other != value for other in values.values()):
+        if len({cloudpickle.dumps(value) for value in values.values()}) > 1:  # tensors are not simply equal or not
             space[key] = tune.sample_from(partial(_value_of, values))
-    grid = {SETTING: list(configs), "seed": list(range(seeds))}
-    return space | {key: tune.grid_search(values) for key, values in grid.items()}
+    return space | {TRIAL: tune.grid_search(list(configs))}
 
 
 def _value_of(values: dict[str, Any], config: dict[str, Any]) -> Any:
-    return values[config[SETTING]]
+    return values[config[TRIAL]]
 
 
-def _tuner(config: ExperimentConfig, settings: Settings, space: dict[str, Any]) -> tune.Tuner:
+def _setting(config: Mapping[str, Any]) -> str:
+    return config[TRIAL].rpartition("-seed")[0]
+
+
+def _tuner(config: ExperimentConfig, settings: Settings, learner: Learner, space: dict[str, Any]) -> tune.Tuner:
     """Of all trials: the one that an interrupted run saved, or a new one."""
-    folder = config.run_path / run_folder.TUNE
-    iterations = {name: setting.warm_start_iterations + setting.iterations for name, setting in settings.items()}
-    if run_folder.has_trials(config.run_path):
-        return tune.Tuner.restore(str(folder), SoftRankPO, resume_errored=True, param_space=space)
+    folder = config.run_path / learner.folder
+    iterations = {name: learner.iterations(setting) for name, setting in settings.items()}
+    if run_folder.has_trials(folder):
+        return tune.Tuner.restore(str(folder), learner.algorithm, resume_errored=True, param_space=space)
     run_config = tune.RunConfig(
-        name=run_folder.TUNE,
+        name=learner.folder,
         storage_path=str(config.run_path),
         stop=partial(_is_trained, iterations),
         # All are kept: what was last saved of the trials, which a killed run goes on from, may name an earlier one.
@@ -184,7 +140,7 @@ def _tuner(config: ExperimentConfig, settings: Settings, space: dict[str, Any]) 
         trial_dirname_creator=_trial_name,
         max_concurrent_trials=1 if config.live else None,  # what one has recorded the next replays
     )
-    return tune.Tuner(SoftRankPO, param_space=space, run_config=run_config, tune_config=tune_config)
+    return tune.Tuner(learner.algorithm, param_space=space, run_config=run_config, tune_config=tune_config)
 
 
 def _asha(first: int, last: int) -> ResumedASHA:
@@ -193,7 +149,7 @@ def _asha(first: int, last: int) -> ResumedASHA:
 
 
 def _is_trained(iterations: dict[str, int], trial_id: str, result: dict[str, Any]) -> bool:
-    return result["training_iteration"] >= iterations[result["config"][SETTING]]
+    return result["training_iteration"] >= iterations[_setting(result["config"])]
 
 
 def _run(tuner: tune.Tuner) -> tune.ResultGrid:
@@ -247,7 +203,7 @@ class _Errors(logging.Handler):
 
 
 def _trial_name(trial: Trial) -> str:
-    return f"{trial.config[SETTING]}-seed{trial.config['seed']}"
+    return trial.config[TRIAL]
 
 
 class _TrialProgress(tune.Callback):
@@ -285,7 +241,7 @@ class _TrialProgress(tune.Callback):
 
     def _done(self, trial: Trial, result: dict) -> int:
         """Iterations, those included that a trial that was ended early is spared."""
-        return self._iterations[trial.config[SETTING]] if result.get("done") else result.get("training_iteration", 0)
+        return self._iterations[_setting(trial.config)] if result.get("done") else result.get("training_iteration", 0)
 
     def on_experiment_end(self, trials: list[Trial], **info) -> None:
         self._bar.stop()

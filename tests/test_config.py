@@ -14,8 +14,8 @@ from mpdf_rllib.config_file import load_config
 from mpdf_rllib.engine.config import VLLMConfig
 from mpdf_rllib.envs.team import Agent, Team
 from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.learners import algorithm_config
 from mpdf_rllib.prompts import load_prompts
-from mpdf_rllib.trials import algorithm_config
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "tuned_examples").glob("*.yaml"))

@@ -118,7 +118,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 def test_trials_go_on_from_the_last_whole_state(tmp_path, caplog):
     config = experiment(tmp_path)
     tune = config.run_path / run_folder.TUNE
-    assert not run_folder.has_trials(config.run_path)
+    assert not run_folder.has_trials(config.run_path / run_folder.TUNE)
     finish(config)
     whole, searcher = '{"trial_data": []}', pickle.dumps({"iterations": 1})
     saved = [(whole, searcher), (whole, None), (whole, b""), (whole, searcher[:-1]), (whole[:-2], searcher), ("", b"")]
@@ -126,14 +126,14 @@ def test_trials_go_on_from_the_last_whole_state(tmp_path, caplog):
         (tune / f"experiment_state-2026-01-0{day}_00-00-00.json").write_text(state)
         if of_searcher is not None:
             (tune / f"basic-variant-state-2026-01-0{day}_00-00-00.json").write_bytes(of_searcher)
-    assert run_folder.has_trials(config.run_path)
+    assert run_folder.has_trials(config.run_path / run_folder.TUNE)
     first = {f"{name}-2026-01-00_00-00-00.json" for name in ("experiment_state", "basic-variant-state")}
     assert names(tune) == first | {"step-seed0"}
     assert caplog.text.count("was cut short") == len(saved) - 1
 
     for file in first:
         (tune / file).write_text("{")
-    assert not run_folder.has_trials(config.run_path)
+    assert not run_folder.has_trials(config.run_path / run_folder.TUNE)
     assert not tune.exists(), "trials that begin anew would lie among the old ones"
 
 

@@ -171,6 +171,11 @@ class _Book(_Part):
     discuss: tuple[tuple[Annotated[tuple[str, ...], Field(min_length=2)], str, str], ...] = ()
 
 
+def packaged_text(name: str) -> str:
+    """An instruction of this package's files, by the name of its file."""
+    return (resources.files(__package__) / name).read_text(encoding="utf-8").strip()
+
+
 def resolved_prompts(source: str) -> str:
     """The name of packaged prompts as it is, the path of a file as an absolute one."""
     return str(Path(source).expanduser().absolute()) if source.endswith(_PROMPT_FILE) else source
@@ -218,14 +223,12 @@ def load_prompts(source: str, kind: str = "number") -> Prompts:
 
 
 def _instructions(given: Instructions | Literal["by kind"], kind: str) -> Instructions:
-    def packaged(name: str) -> str:
-        return (resources.files(__package__) / name).read_text(encoding="utf-8").strip()
-
     if given == "by kind":
-        given = Instructions(**{role: packaged(f"{kind}/{role}.txt") for role in ROLES})
+        given = Instructions(**{role: packaged_text(f"{kind}/{role}.txt") for role in ROLES})
     if not given.answer:
         return given
-    follow = {"direct": packaged(f"{kind}/direct.txt"), "discuss": _opening(packaged("discuss.txt"), given.answer)}
+    in_sight = _opening(packaged_text("discuss.txt"), given.answer)
+    follow = {"direct": packaged_text(f"{kind}/direct.txt"), "discuss": in_sight}
     return given.model_copy(update={role: getattr(given, role) or text for role, text in follow.items()})
 
 
