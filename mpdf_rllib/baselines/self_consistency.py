@@ -6,18 +6,26 @@ the higher summed confidence, as in a debate.
 """
 
 import asyncio
+import itertools
+from collections.abc import Sequence
 
-from mpdf_rllib.baselines.system import Requests, Session, System
+from mpdf_rllib.baselines.cot import CoT
+from mpdf_rllib.baselines.outcome import Outcome
+from mpdf_rllib.baselines.system import Panel, Requests, Session, System, together
 from mpdf_rllib.envs.solution import Solution
+from mpdf_rllib.questions import Question
+
+ROUNDING = 1e-9
+"""Of a mean, relative."""
 
 
 class SelfConsistency(System):
-    """The plurality of `samples` first answers."""
+    """The plurality of `samples` first answers, at least one."""
 
-    def __init__(self, samples: int, label: str | None = None):
-        """Draws at least one sample; is called like their number by default."""
+    def __init__(self, samples: int):
+        """Draws at least one sample."""
         self._samples = samples
-        self.label = label or f"SC, {samples} samples"
+        self.label = f"SC, {samples} samples"
 
     async def solve(self, session: Session) -> Solution | None:
         draws = (session.first(i % session.size, i // session.size) for i in range(self._samples))
@@ -25,3 +33,37 @@ class SelfConsistency(System):
 
     def requests(self, agents: int) -> Requests:
         return Requests(fit=0, answer=self._samples)
+
+
+class SelfConsistencyAtCost(SelfConsistency):
+    """The plurality of as many first answers as cost what another system does."""
+
+    def __init__(self, tokens: float):
+        """Takes the other's mean tokens a question, prompts included."""
+        super().__init__(samples=1)
+        self.label = "SC at MPDF's tokens"
+        self._tokens = tokens
+
+    async def answer(self, panel: Panel, questions: Sequence[Question]) -> Outcome:
+        """Answers a batch of questions, after one sample of every agent, which tells what samples cost.
+
+        Raises:
+            EngineError: The engine failed.
+        """
+        each = await together(CoT(agent).answer(panel, questions) for agent in range(panel.size))
+        self._samples = samples_for(self._tokens, [float(one.tokens[:, [0, 2]].sum(1).mean()) for one in each])
+        self.learned = f"{self._samples} samples"
+        return await super().answer(panel, questions)
+
+
+def samples_for(tokens: float, costs: Sequence[float]) -> int:
+    """The fewest samples, the agents in turn, that cost as many tokens.
+
+    Args:
+        tokens: A question.
+        costs: Of a sample of each agent, tokens a question, positive.
+    """
+    for samples, spent in enumerate(itertools.accumulate(itertools.cycle(costs)), 1):
+        if spent >= tokens * (1 - ROUNDING):
+            return samples
+    raise ValueError("there are no agents")

@@ -8,7 +8,8 @@ ask the same of the same agent, they are told the same.
 import asyncio
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from mpdf_rllib.envs.team import Prompt, Team
 from mpdf_rllib.errors import PromptError
 from mpdf_rllib.prompts import as_text
 from mpdf_rllib.questions import Question, checking
+
+Result = TypeVar("Result")
 
 MAX_AGENTS = 16
 """Of a system; those beyond the team's are its members again, with other examples where they are shown any."""
@@ -128,6 +131,18 @@ def _shown(solution: Solution) -> str:
     return solution.text.strip() or "?"
 
 
+async def together(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """All results in their order; where one fails, the others are cancelled and over before its error is raised."""
+    running = [asyncio.ensure_future(each) for each in work]
+    try:
+        return await asyncio.gather(*running)
+    except BaseException:
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        raise
+
+
 @dataclasses.dataclass(frozen=True)
 class Advisor:
     """A model that ranks solutions or proposes workflows; it may be another than the team's.
@@ -213,7 +228,7 @@ async def outcome(
             return False, True
         return solution is not None and solution.correct, False
 
-    ends = await asyncio.gather(*map(solved, sessions))
+    ends = await together(map(solved, sessions))
     correct, failed = np.array(ends, bool).reshape(-1, 2).T
     tokens = np.array([session.tokens for session in sessions], np.int64).reshape(-1, 3)
     return Outcome(correct, tokens, np.zeros((len(sessions), 3), np.int64), failed)
