@@ -1,9 +1,9 @@
 """Results as rows, one a system, seed and question, and the table that is a pure function of them."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +12,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mpdf_rllib.baselines.outcome import Outcome
+from mpdf_rllib.bootstrap import Estimate, replicates
 from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.errors import DataError
 
 TOKENS = ("prompt_tokens", "cached_tokens", "generated_tokens")
-REPLICATES = 2000
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,12 @@ class SystemResult:
     system: str
     outcomes: tuple[Outcome, ...]
 
+    def of_questions(self, chosen: np.ndarray) -> "SystemResult":
+        """Its outcomes on some of the questions, which are chosen by their indices or by flags, bool, shape (Q,)."""
+        return SystemResult(
+            self.system, tuple(Outcome(*(column[chosen] for column in outcome)) for outcome in self.outcomes)
+        )
+
     @property
     def correct(self) -> np.ndarray:
         """float64, shape (seeds, Q)."""
@@ -42,52 +48,47 @@ class SystemResult:
         return np.mean([outcome.tokens.mean(0) for outcome in self.outcomes], 0)
 
     @property
+    def failed(self) -> int:
+        """How many times, in all seeds, it could not go on with a question."""
+        return sum(int(outcome.failed.sum()) for outcome in self.outcomes)
+
+    @property
     def action_shares(self) -> np.ndarray | None:
         """Shares of Persist, Refine, Concede, shape (3,); None for a system without these actions."""
         counts = np.sum([outcome.actions.sum(0) for outcome in self.outcomes], 0)
         return counts / counts.sum() if counts.sum() else None
 
 
-class Estimate(NamedTuple):
-    """A mean with its 95 % bootstrap interval over questions and seeds."""
-
-    mean: float
-    low: float
-    high: float
-
-
 def accuracy(result: SystemResult) -> Estimate:
     """Accuracy over all questions asked."""
-    return _bootstrap(result.correct)
+    correct = result.correct
+    (means,) = replicates([correct], [_all(correct)])
+    return Estimate.of(correct.mean(), means)
 
 
 def paired_difference(result: SystemResult, other: SystemResult) -> Estimate:
     """Accuracy of one system less another's on the same questions; on the same seeds, where both have as many."""
-    return _bootstrap(result.correct, other.correct)
+    one, two = result.correct, other.correct
+    if len(one) == len(two):
+        (means,) = replicates([one - two], [_all(one)])
+        return Estimate.of((one - two).mean(), means)
+    means, others = replicates([one, two], [_all(one)])
+    return Estimate.of(one.mean() - two.mean(), means - others)
 
 
-def _bootstrap(correct: np.ndarray, other: np.ndarray | None = None) -> Estimate:
-    """Percentile bootstrap: questions are drawn once for both systems, and so are seeds where both have as many."""
-    rng = np.random.default_rng(0)
-    n = correct.shape[1]
-    questions = rng.multinomial(n, np.full(n, 1 / n), REPLICATES) / n
-
-    def replicates(values: np.ndarray) -> np.ndarray:
-        seeds = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), REPLICATES) / len(values)
-        return ((seeds @ values) * questions).sum(1)
-
-    if other is None:
-        means, mean = replicates(correct), correct.mean()
-    elif len(other) == len(correct):
-        means, mean = replicates(correct - other), (correct - other).mean()
-    else:
-        means, mean = replicates(correct) - replicates(other), correct.mean() - other.mean()
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Estimate(float(mean), float(low), float(high))
+def _all(correct: np.ndarray) -> np.ndarray:
+    return np.ones(correct.shape[1], bool)
 
 
-def write_results(path: Path, results: Iterable[SystemResult], questions: list[str]) -> None:
-    """Writes one row a system, seed and question."""
+def write_results(path: Path, results: Iterable[SystemResult], questions: list[str], sets: list[str]) -> None:
+    """Writes one row a system, seed and question.
+
+    Args:
+        path: The file; what was there is replaced.
+        results: Rows of the table, in their order.
+        questions: Their ids.
+        sets: Which question set each of them is of.
+    """
     tables = []
     for order, result in enumerate(results):
         for seed, outcome in enumerate(result.outcomes):
@@ -95,6 +96,7 @@ def write_results(path: Path, results: Iterable[SystemResult], questions: list[s
                 "order": [order] * len(questions),
                 "system": [result.system] * len(questions),
                 "seed": [seed] * len(questions),
+                "set": sets,
                 "question": questions,
                 "correct": outcome.correct,
                 **{name: outcome.tokens[:, i] for i, name in enumerate(TOKENS)},
@@ -113,7 +115,7 @@ def read_results(path: Path) -> list[SystemResult]:
     Raises:
         DataError: The file is missing or is not one.
     """
-    try:
+    with _reading(path):
         frame = pq.read_table(path, page_checksum_verification=True).to_pandas()
         results = []
         for (_, system), rows in frame.groupby(["order", "system"], sort=True):
@@ -127,9 +129,26 @@ def read_results(path: Path) -> list[SystemResult]:
                 for _, seed in rows.groupby("seed", sort=True)
             ]
             results.append(SystemResult(system, tuple(outcomes)))
+    return results
+
+
+def read_sets(path: Path) -> list[str]:
+    """Reads which set each question is of, in the order of the outcomes that `read_results` reads.
+
+    Raises:
+        DataError: The file is missing, or does not say it.
+    """
+    with _reading(path):
+        frame = pq.read_table(path, columns=["order", "seed", "set"], page_checksum_verification=True).to_pandas()
+        return frame["set"][(frame["order"] == 0) & (frame["seed"] == 0)].tolist()
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path} holds no results ({error}); run the experiment again") from error
-    return results
 
 
 def results_table(results: list[SystemResult], learned: dict[str, str]) -> Table:
@@ -175,4 +194,4 @@ def shown(estimate: Estimate, sign: str = "") -> str:
     mean, low, high = (
         f"{number:{form}.3f}".replace("0.", ".", 1) for number, form in zip(estimate, (sign, "", ""), strict=True)
     )
-    return rf"{mean} \[{low}, {high}]"
+    return f"{mean} [{low}, {high}]"

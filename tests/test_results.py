@@ -5,27 +5,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from result_fixtures import system
 from rich.console import Console
 from scipy import stats
 
 from mpdf_rllib.baselines.outcome import Outcome
 from mpdf_rllib.errors import DataError
-from mpdf_rllib.results import SystemResult, accuracy, paired_difference, read_results, results_table, write_results
-
-
-def outcome(correct: np.ndarray, tokens: int = 10, acts: bool = True) -> Outcome:
-    count = len(correct)
-    rng = np.random.default_rng(count + tokens)
-    actions = rng.integers(0, 4, (count, 3)) if acts else np.zeros((count, 3), int)
-    costs = np.tile([10 * tokens, 8 * tokens, tokens], (count, 1))
-    return Outcome(np.asarray(correct, bool), costs, actions, np.zeros(count, bool))
-
+from mpdf_rllib.results import (
+    SystemResult,
+    accuracy,
+    paired_difference,
+    read_results,
+    read_sets,
+    results_table,
+    write_results,
+)
 
 NOBODY = np.zeros(2, bool)
-
-
-def system(name: str, *correct: np.ndarray, **kwargs) -> SystemResult:
-    return SystemResult(name, tuple(outcome(row, **kwargs) for row in correct))
 
 
 def render(results: list[SystemResult], learned: dict[str, str], width: int = 200) -> str:
@@ -45,6 +41,7 @@ def results() -> list[SystemResult]:
 
 
 QUESTIONS = [f"q{i}" for i in range(40)]
+SETS = [("addition", "multiplication")[i % 3 == 0] for i in range(40)]
 
 
 def test_the_interval_of_one_run_is_the_bootstraps_and_the_binomials():
@@ -125,6 +122,14 @@ def test_estimates_are_the_same_every_time(results):
     assert paired_difference(results[1], results[0]) == paired_difference(results[1], results[0])
 
 
+def test_estimates_are_those_that_the_readme_shows(results):
+    """What was computed before question sets were told apart."""
+    vote, learned, _ = results
+    assert accuracy(learned) == pytest.approx((0.725, 0.5916666666666667, 0.85), abs=1e-12)
+    assert paired_difference(learned, vote) == pytest.approx((0.325, 0.1333333333333333, 0.5166666666666666), abs=1e-12)
+    assert paired_difference(vote, results[2]) == pytest.approx((-0.15, -0.35, 0.05), abs=1e-12)
+
+
 def test_means_and_shares():
     one = Outcome(np.array([True, False]), np.array([[10, 4, 2], [30, 8, 4]]), np.array([[1, 2, 3], [1, 2, 0]]), NOBODY)
     two = Outcome(np.array([True, True]), np.array([[20, 0, 0], [20, 0, 2]]), np.array([[1, 0, 0], [0, 0, 0]]), NOBODY)
@@ -133,15 +138,20 @@ def test_means_and_shares():
     assert result.tokens.tolist() == [20, 3, 2]
     assert result.action_shares.tolist() == [0.3, 0.4, 0.3]
     assert system("vote", np.array([True]), acts=False).action_shares is None
+    assert result.of_questions(np.array([False, True])).correct.tolist() == [[0], [1]]
+    assert result.of_questions(np.array([False, True])).tokens.tolist() == [25, 4, 3]
 
 
 def test_what_is_written_is_read_back(results, tmp_path):
     path = tmp_path / "results.parquet"
     path.write_text("an older file")
-    write_results(path, results, QUESTIONS)
+    write_results(path, results, QUESTIONS, SETS)
     assert [file.name for file in tmp_path.iterdir()] == ["results.parquet"]
     read = read_results(path)
     assert [result.system for result in read] == [result.system for result in results]
+    assert read_sets(path) == SETS
+    write_results(path, results[1:], QUESTIONS, SETS)
+    assert read_sets(path) == SETS
     for result, again in zip(results, read, strict=True):
         assert len(again.outcomes) == len(result.outcomes)
         for expected, got in zip(result.outcomes, again.outcomes, strict=True):
@@ -150,11 +160,12 @@ def test_what_is_written_is_read_back(results, tmp_path):
 
 def test_the_file_has_a_row_for_every_system_seed_and_question(results, tmp_path):
     path = tmp_path / "results.parquet"
-    write_results(path, results, QUESTIONS)
+    write_results(path, results, QUESTIONS, SETS)
     rows = pq.read_table(path).to_pylist()
     assert len(rows) == 5 * 40
     row = next(row for row in rows if (row["system"], row["seed"], row["question"]) == ("learned", 2, "q7"))
     expected = results[1].outcomes[2]
+    assert row["set"] == SETS[7]
     assert row["correct"] == expected.correct[7]
     assert [row["prompt_tokens"], row["cached_tokens"], row["generated_tokens"]] == expected.tokens[7].tolist()
     assert [row["persist"], row["refine"], row["concede"]] == expected.actions[7].tolist()
@@ -162,7 +173,7 @@ def test_the_file_has_a_row_for_every_system_seed_and_question(results, tmp_path
 
 def test_the_table_is_a_function_of_the_file(results, tmp_path):
     path = tmp_path / "results.parquet"
-    write_results(path, results, QUESTIONS)
+    write_results(path, results, QUESTIONS, SETS)
     learned = {"learned": "ours"}
     assert render(read_results(path), learned) == render(results, learned)
 
@@ -209,16 +220,17 @@ def test_files_without_results_are_named(tmp_path):
     text.write_text("no parquet")
     pq.write_table(pa.table({"a": [1]}), other)
     for path in (missing, text, other):
-        with pytest.raises(DataError, match=f"{path} holds no results"):
-            read_results(path)
+        for read in (read_results, read_sets):
+            with pytest.raises(DataError, match=f"{path} holds no results"):
+                read(path)
 
 
 def test_damaged_numbers_are_found_out(results, tmp_path):
     path = tmp_path / "results.parquet"
-    write_results(path, results, QUESTIONS)
+    write_results(path, results, QUESTIONS, SETS)
     contents = path.read_bytes()
-    columns = {column.path_in_schema: column for column in map(pq.read_metadata(path).row_group(0).column, range(11))}
-    for name in ("correct", "seed", "generated_tokens", "refine"):
+    columns = {column.path_in_schema: column for column in map(pq.read_metadata(path).row_group(0).column, range(12))}
+    for name in ("correct", "seed", "set", "generated_tokens", "refine"):
         column = columns[name]
         # The last bytes of a column are its values, or which of its dictionary's they are.
         last = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1
