@@ -34,12 +34,27 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     return arguments
 
 
+def add_fresh(arguments: argparse.ArgumentParser) -> None:
+    """Adds --fresh, of commands that train."""
+    arguments.add_argument(
+        "--fresh", action="store_true", help="begin the run anew; the recording is kept. Leave it out to go on"
+    )
+
+
 def main(
     arguments: argparse.ArgumentParser,
     command: Callable[[ExperimentConfig, argparse.Namespace], None],
     argv: Sequence[str] | None = None,
+    dry_run: Callable[[ExperimentConfig], str] = lambda config: "",
 ) -> int:
-    """Runs a command; returns the exit status: 0, 2 for an error that the user can mend, 130 when interrupted."""
+    """Runs a command; returns the exit status: 0, 2 for an error that the user can mend, 130 when interrupted.
+
+    Args:
+        arguments: Its parser.
+        command: What it does.
+        argv: The command line; the process's by default.
+        dry_run: What it would do, which `--dry-run` prints beside the config and the prompts.
+    """
     options = arguments.parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     for chatty in ("ray", "ray.rllib"):  # RLlib warns of its own deprecated classes
@@ -51,6 +66,8 @@ def main(
             sys.stdout.write(config.to_yaml())
             for heading, text in shown_prompts(config):
                 sys.stdout.write(textwrap.indent(f"\n{heading}\n\n{text}\n", "# ", lambda line: True))
+            if said := dry_run(config):
+                sys.stdout.write(textwrap.indent(f"\n{said}\n", "# ", lambda line: True))
         else:
             command(config, options)
     except MPDFError as error:

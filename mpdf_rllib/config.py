@@ -1,6 +1,6 @@
 """The config of an experiment: one schema that all commands read, and tuned_examples/ are written in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
+from mpdf_rllib.baselines.system import Advisor
+from mpdf_rllib.comparison.config import CompareConfig
 from mpdf_rllib.engine import Engine, RecordingEngine
 from mpdf_rllib.engine.config import EngineConfig, VLLMConfig
 from mpdf_rllib.engine.model_router import ModelRouter
@@ -202,6 +204,8 @@ class ExperimentConfig(Section):
     algorithm: AlgorithmSection = AlgorithmSection()
     sweep: SweepConfig | None = None
     """Settings of the algorithm to compare before one is trained; see `mpdf_rllib.sweep`."""
+    compare: CompareConfig = CompareConfig()
+    """What `mpdf_rllib.compare` plays beside the policy; other commands do not look at it."""
 
     @field_validator("sweep")
     @classmethod
@@ -255,6 +259,7 @@ class ExperimentConfig(Section):
             "recording": self.recording_url,
             "questions": self.questions.resolved(),
             "team": self.team.resolved(self.engine.resolved_model),
+            "compare": self.compare.resolved(self.engine.resolved_model),
         }
         return self.model_copy(update=places)
 
@@ -266,6 +271,15 @@ class ExperimentConfig(Section):
             DataError: Their files cannot be used; names all rows.
         """
         return self.questions.of(split, self.agent_prompts)
+
+    def number_of(self, split: Split) -> int:
+        """How many questions a split has, without reading them where the config says it.
+
+        Raises:
+            DataError: Their files cannot be used.
+        """
+        given = self.questions.train if split == "train" else self.questions.test
+        return len(self.questions_of(split)) if given is None else given
 
     @property
     def agent_prompts(self) -> list[str]:
@@ -288,6 +302,11 @@ class ExperimentConfig(Section):
         """CPUs of Ray's that the models take beside those of the processes that ask."""
         return self.engine.serving_cpus * len(self.team.models)
 
+    def advisor(self, model: str | None) -> Advisor | None:
+        """What advises the systems to compare; it is asked in chat turns where the team is, as its `prompt` says."""
+        asked_as = AgentConfig(model=model, prompt=self.team.prompt)
+        return None if model is None else Advisor(model, self._renders_chat(asked_as))
+
     def _renders_chat(self, agent: AgentConfig) -> bool:
         return agent.prompt == "chat" or (agent.prompt == "auto" and self.engine.renders_chat(str(agent.model)))
 
@@ -295,17 +314,29 @@ class ExperimentConfig(Section):
         """An engine that replays the recording, and records what it has to make unless it is to replay only."""
         return self.make_recording(None if replay_only else self.make_inner_engine)
 
+    def make_comparing_engine(self) -> RecordingEngine:
+        """An engine as `make_engine`, with the models that advise the systems to compare beside the team's."""
+        models = list(dict.fromkeys([*self.team.models, *self.compare.advisors]))
+        return self.make_recording(partial(self._make_router, models), models=models)
+
     def make_recording(
-        self, make_inner: Callable[[], Engine] | None, shard: tuple[int, int] = (0, 1)
+        self, make_inner: Callable[[], Engine] | None, shard: tuple[int, int] = (0, 1), models: Sequence[str] = ()
     ) -> RecordingEngine:
-        """The recording, or a shard of it, with what makes the engine for that which is missing."""
-        fingerprints = {model: self.engine.fingerprint(model) for model in self.team.models}
+        """The recording, or a shard of it, with what makes the engine for that which is missing.
+
+        Args:
+            make_inner: Makes the engine; None to replay only.
+            shard: (index, number of shards).
+            models: That may be asked; the team's by default.
+        """
+        fingerprints = {model: self.engine.fingerprint(model) for model in models or self.team.models}
         return RecordingEngine(self.recording_url, fingerprints, make_inner, shard=shard)
 
     def make_inner_engine(self) -> Engine:
-        """What runs the models, each in an engine of its own."""
-        models = self.team.models
+        """What runs the team's models, each in an engine of its own."""
+        return self._make_router(self.team.models)
 
+    def _make_router(self, models: Sequence[str]) -> Engine:
         def make(model: str) -> Engine:
             return TimeLimitedEngine(self.engine.make(model, len(models)), self.engine.timeout_s)
 

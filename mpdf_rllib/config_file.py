@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mpdf_rllib import strict_yaml
-from mpdf_rllib.config import AgentConfig, AlgorithmSection, CreditConfig, ExperimentConfig, TeamConfig
+from mpdf_rllib.config import AgentConfig, ExperimentConfig, TeamConfig
 from mpdf_rllib.engine.config import KINDS
 from mpdf_rllib.errors import ConfigError
 
@@ -117,14 +117,19 @@ def _explain(detail: Any) -> str:
 
 def _section_at(path: list[Any], engine: str) -> type[BaseModel]:
     section: type[BaseModel] = ExperimentConfig
-    for part in path:
+    parts = iter(path)
+    for part in parts:
         if part == "engine":
             section = KINDS[engine]
             continue
-        if section is AlgorithmSection and part == "credits":
-            return CreditConfig
         if section is TeamConfig and part == "agents":
             return AgentConfig
         annotation = section.model_fields[part].annotation
-        section = next(kind for kind in (*typing.get_args(annotation), annotation) if isinstance(kind, type))
+        if typing.get_origin(annotation) is dict:
+            next(parts, None)
+        section = [kind for kind in (annotation, *typing.get_args(annotation)) if _is_section(kind)][-1]
     return section
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

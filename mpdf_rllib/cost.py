@@ -8,7 +8,6 @@ from mpdf_rllib import cli
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.cost_model import Cluster, Costs, Lengths, demand, estimate
 from mpdf_rllib.engine.config import EndpointConfig, ScriptedConfig, VLLMConfig
-from mpdf_rllib.questions import Split
 
 
 def cluster_of(config: ExperimentConfig, tokens_per_s: float) -> Cluster:
@@ -72,7 +71,7 @@ def _number(text: str) -> float:
 def _command(config: ExperimentConfig, options: argparse.Namespace) -> None:
     lengths = Lengths(options.prompt_tokens, options.generated_tokens, options.verdict_tokens, options.cached_share)
     cluster = cluster_of(config, options.tokens_per_s)
-    wanted = demand(config.team, _count(config, "train"), _count(config, "test"), lengths)
+    wanted = demand(config.team, config.number_of("train"), config.number_of("test"), lengths)
     took = estimate(wanted, lengths, cluster, Costs())
     cli.output.print(
         f"{wanted.questions:,} questions: {wanted.solutions:,} solutions, {wanted.requests:,} requests\n"
@@ -85,11 +84,6 @@ def _command(config: ExperimentConfig, options: argparse.Namespace) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _count(config: ExperimentConfig, split: Split) -> int:
-    given = config.questions.train if split == "train" else config.questions.test
-    return len(config.questions_of(split)) if given is None else given
 
 
 if __name__ == "__main__":

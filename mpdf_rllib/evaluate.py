@@ -4,11 +4,8 @@ import argparse
 import sys
 
 from mpdf_rllib import cli, run_folder
-from mpdf_rllib.algorithms.checkpoints import load_modules
-from mpdf_rllib.algorithms.meta_policy import greedy
 from mpdf_rllib.baselines.bounds import fit_calibration, informed_ceiling, oracle
-from mpdf_rllib.baselines.outcome import Outcome
-from mpdf_rllib.baselines.schedules import always_refine, best_schedule, play, play_schedule
+from mpdf_rllib.baselines.schedules import always_refine, best_schedule, play_schedule
 from mpdf_rllib.baselines.stopping_rule import best_threshold, stop_at
 from mpdf_rllib.baselines.votes import highest_logprob, nodes_to_depth, plurality, roots
 from mpdf_rllib.config import ExperimentConfig
@@ -16,10 +13,13 @@ from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.feature_values import ablation_table, auroc_table, leave_each_out
+from mpdf_rllib.policies import play_policies
 from mpdf_rllib.record import RecordedTrees, record
 from mpdf_rllib.results import SystemResult, results_table, write_results
 
 WARM_START = "MPDF, warm start"
+CEILING = "informed ceiling (cross-fitted, sees all)"
+ORACLE = "oracle (some solution is right)"
 CREDIT_LABELS = {"step": "paper's credit", "outcome": "soft outcome"}
 
 
@@ -30,9 +30,11 @@ def evaluate(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResul
         ConfigError: The run folder cannot be written.
         DataError: The run has no trained checkpoints yet.
     """
-    results = [*_rules(trees), *_learned(config, trees), *_bounds(trees)]
+    results = [*_rules(trees), *_learned(config, trees), *bounds(trees)]
+    questions = trees.test.questions
+    ids, sets = [question.id for question in questions], [question.source for question in questions]
     with run_folder.writing(config.run_path):
-        write_results(config.run_path / run_folder.RESULTS, results, [question.id for question in trees.test.questions])
+        write_results(config.run_path / run_folder.RESULTS, results, ids, sets)
     return results
 
 
@@ -70,34 +72,31 @@ def _rules(trees: RecordedTrees) -> list[SystemResult]:
 
 
 def _learned(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResult]:
-    concede = config.team.concede
-    warm_starts: list[Outcome] = []
-    results = []
-    for kind, paths in run_folder.read_checkpoints(config.run_path).items():
-        trained = [load_modules(path, config.team.size) for path in paths]
-        if not warm_starts:
-            references = [greedy([module.reference for module in modules]) for modules in trained]
-            warm_starts = [play(trees.test, policy, concede) for policy in references]
-        policies = [greedy([module.policy for module in modules]) for modules in trained]
-        results.append(SystemResult(_label(kind), tuple(play(trees.test, policy, concede) for policy in policies)))
-    return [SystemResult(WARM_START, tuple(warm_starts)), *results]
-
-
-def _bounds(trees: RecordedTrees) -> list[SystemResult]:
-    ceiling = informed_ceiling(trees.train, trees.test, fit_calibration(trees.train))
+    checkpoints = run_folder.read_checkpoints(config.run_path)
+    warm_starts = play_policies(config, trees.test, next(iter(checkpoints.values())), references=True)
     return [
-        SystemResult("informed ceiling (cross-fitted, sees all)", (ceiling,)),
-        SystemResult("oracle (some solution is right)", (oracle(trees.test),)),
+        SystemResult(WARM_START, warm_starts),
+        *(SystemResult(label(kind), play_policies(config, trees.test, paths)) for kind, paths in checkpoints.items()),
     ]
 
 
-def _label(kind: CreditKind) -> str:
+def bounds(trees: RecordedTrees) -> list[SystemResult]:
+    """What no policy on these solutions can pass."""
+    ceiling = informed_ceiling(trees.train, trees.test, fit_calibration(trees.train))
+    return [
+        SystemResult(CEILING, (ceiling,)),
+        SystemResult(ORACLE, (oracle(trees.test),)),
+    ]
+
+
+def label(kind: CreditKind) -> str:
+    """What SoftRankPO with such credit is called."""
     return f"SoftRankPO, {CREDIT_LABELS[kind]}"
 
 
 def print_table(config: ExperimentConfig, results: list[SystemResult]) -> None:
     """Prints the table and where everything lies."""
-    learned = {_label(kind): CREDIT_LABELS[kind] for kind in config.algorithm.credits}
+    learned = {label(kind): CREDIT_LABELS[kind] for kind in config.algorithm.credits}
     cli.output.print(results_table(results, learned))
     cli.output.print(f"run: {config.run_path}\nrecording: {config.recording_url}", highlight=False, soft_wrap=True)
 

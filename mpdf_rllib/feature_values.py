@@ -1,7 +1,6 @@
 """What each entry of the meta-cognitive state tells of correctness, and what is lost without each part of it."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -9,16 +8,15 @@ from rich.console import Group
 from rich.table import Table
 
 from mpdf_rllib import run_folder
-from mpdf_rllib.algorithms.checkpoints import load_modules
-from mpdf_rllib.algorithms.meta_policy import greedy
-from mpdf_rllib.baselines.schedules import play
+from mpdf_rllib.bootstrap import REPLICATES, Estimate
 from mpdf_rllib.config import AlgorithmSection, ExperimentConfig
 from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.envs.features import DEBATE_FEATURES, Feature, entries_of
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.learners import replaying
+from mpdf_rllib.policies import play_policies
 from mpdf_rllib.recorded_trees import RecordedTrees
-from mpdf_rllib.results import REPLICATES, Estimate, SystemResult, accuracy, paired_difference, shown
+from mpdf_rllib.results import SystemResult, accuracy, paired_difference, shown
 from mpdf_rllib.trials import run_trials
 
 _EVERYTHING = "everything"
@@ -88,9 +86,7 @@ def leave_each_out(config: ExperimentConfig, trees: RecordedTrees) -> list[Syste
     run_folder.prepare(ablations, fresh=False)
     results = []
     for name, trials in run_trials(ablations, settings, replaying(config, trees.train)).items():
-        trained = [load_modules(Path(trial.checkpoint.path), config.team.size) for trial in trials]
-        policies = [greedy([module.policy for module in modules]) for modules in trained]
-        results.append(SystemResult(name, tuple(play(trees.test, policy, config.team.concede) for policy in policies)))
+        results.append(SystemResult(name, play_policies(config, trees.test, [t.checkpoint.path for t in trials])))
     return results
 
 

@@ -1,7 +1,8 @@
 """What trains a policy, and the RLlib configs that an experiment comes to."""
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.algorithms.ppo import PPO
+from ray.rllib.algorithms.ppo import PPO, PPOConfig
 
 from mpdf_rllib import run_folder
 from mpdf_rllib.algorithms.debate_settings import map_to_own_policy
@@ -50,12 +51,22 @@ class Learner:
 
 
 SOFTRANKPO = Learner(SoftRankPO, run_folder.TUNE, lambda seed: SoftRankPOConfig())
-GROUP_RELATIVE = Learner(GRPO, run_folder.TUNE_GRPO, lambda seed: GRPOConfig())
+GROUP_RELATIVE = Learner(GRPO, f"{run_folder.TUNE}-grpo", lambda seed: GRPOConfig())
 
 
 def proximal(warm_starts: Sequence[Path]) -> Learner:
     """PPO from the references in SoftRankPO's checkpoints, one a seed."""
-    return Learner(PPO, run_folder.TUNE_PPO, lambda seed: ppo_config(warm_starts[seed]), imitates=False)
+
+    def base(seed: int) -> AlgorithmConfig:
+        # PPO's validation compares a minibatch of agent steps with a batch of env steps, and refuses small batches.
+        return ppo_config(warm_starts[seed]).experimental(_validate_config=False)
+
+    return Learner(PPO, f"{run_folder.TUNE}-ppo", base, imitates=False)
+
+
+def at_prices(names: Iterable[str]) -> Learner:
+    """SoftRankPO for settings that are called so; others would be another experiment of Tune's."""
+    return dataclasses.replace(SOFTRANKPO, folder="-".join([run_folder.TUNE, "prices", *names]))
 
 
 def algorithm_config(
@@ -100,11 +111,17 @@ def algorithm_config(
         .learners(num_cpus_per_learner=cpus["main_process"])  # the learner is there too, and the larger counts
         .training(
             num_epochs=settings.epochs,
-            minibatch_size=settings.minibatch_size,
+            minibatch_size=_minibatch_size(config, rllib_config),
             lr=settings.lr,
             train_batch_size_per_learner=debates * config.team.rounds,
         )
     )
+
+
+def _minibatch_size(config: ExperimentConfig, rllib_config: AlgorithmConfig) -> int:
+    """As many agent steps as the experiment says; to PPO's RLlib adds one an agent and debate, not learned from."""
+    steps, rounds = config.algorithm.minibatch_size, config.team.rounds
+    return math.ceil(steps * (rounds + 1) / rounds) if isinstance(rllib_config, PPOConfig) else steps
 
 
 def cpus_of(config: ExperimentConfig) -> dict[str, float]:

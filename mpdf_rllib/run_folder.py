@@ -22,10 +22,13 @@ _logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 """The resolved config, from which it is known which run this is."""
-TUNE, TUNE_GRPO, TUNE_PPO = "tune", "tune-grpo", "tune-ppo"
-"""The Tuners' experiments, of SoftRankPO and what it is compared with: RLlib's progress files and checkpoints."""
+TUNE = "tune"
+"""The Tuner's experiment, with RLlib's progress files and checkpoints of every trial; those of what SoftRankPO is
+compared with are called `tune-...`."""
 CHECKPOINTS = "checkpoints.json"
 """By kind of credit, the trials' last checkpoints in the order of their seeds, relative to the run folder."""
+RIVALS = "rivals.json"
+"""The same of what SoftRankPO is compared with, by name."""
 RESULTS = "results.parquet"
 ABLATIONS = "ablations"
 """The run of the trials that leave parts of the state out."""
@@ -33,7 +36,12 @@ SWEEP = "sweep.csv"
 """The table of a sweep, a row a setting, the best first."""
 BEST = "best.yaml"
 """The config that trains a sweep's best setting."""
-_RESULTS = (RESULTS, CHECKPOINTS, SWEEP, BEST, TUNE, TUNE_GRPO, TUNE_PPO, ABLATIONS)
+COMPARISON = "comparison"
+"""The folder of what comes out of comparing: results.parquet, table.csv, table.md, tokens.md and tokens.html."""
+SETS = "sets"
+"""The folder of the runs on question sets that are compared, by name."""
+_RESULTS = (RESULTS, CHECKPOINTS, RIVALS, SWEEP, BEST, TUNE, "tune-*", ABLATIONS, COMPARISON)
+"""What a run leaves, by pattern."""
 
 
 def prepare(config: ExperimentConfig, fresh: bool) -> None:
@@ -47,8 +55,8 @@ def prepare(config: ExperimentConfig, fresh: bool) -> None:
         ConfigError: It holds a run with other settings, holds files of that name but no run, or cannot be written.
     """
     path = config.run_path
-    results = [path / name for name in _RESULTS]
-    begun = [old.name for old in results if old.exists()]
+    results = [old for pattern in _RESULTS for old in sorted(path.glob(pattern))]
+    begun = [old.name for old in results]
     with writing(path):
         if begun and not (path / CONFIG).exists():
             raise ConfigError(
@@ -128,9 +136,7 @@ def write_checkpoints(run_path: Path, checkpoints: Mapping[str, list[Path]]) -> 
     Raises:
         ConfigError: The folder cannot be written.
     """
-    relative = {kind: [os.path.relpath(path, run_path) for path in paths] for kind, paths in checkpoints.items()}
-    with writing(run_path):
-        write(run_path / CHECKPOINTS, json.dumps(relative, indent=1))
+    _write_paths(run_path, CHECKPOINTS, checkpoints)
 
 
 def read_checkpoints(run_path: Path) -> dict[CreditKind, list[Path]]:
@@ -139,8 +145,36 @@ def read_checkpoints(run_path: Path) -> dict[CreditKind, list[Path]]:
     Raises:
         DataError: Training is not finished, or the file was damaged.
     """
+    return _read_paths(run_path, CHECKPOINTS)
+
+
+def write_rivals(run_path: Path, checkpoints: Mapping[str, list[Path]]) -> None:
+    """Notes the last checkpoints of what SoftRankPO is compared with, by name, as far as it is trained.
+
+    Raises:
+        ConfigError: The folder cannot be written.
+    """
+    _write_paths(run_path, RIVALS, checkpoints)
+
+
+def read_rivals(run_path: Path) -> dict[str, list[Path]]:
+    """What `write_rivals` noted; nothing where nothing was.
+
+    Raises:
+        DataError: The file was damaged.
+    """
+    return _read_paths(run_path, RIVALS) if (run_path / RIVALS).exists() else {}
+
+
+def _write_paths(run_path: Path, file: str, checkpoints: Mapping[str, list[Path]]) -> None:
+    relative = {kind: [os.path.relpath(path, run_path) for path in paths] for kind, paths in checkpoints.items()}
+    with writing(run_path):
+        write(run_path / file, json.dumps(relative, indent=1))
+
+
+def _read_paths(run_path: Path, file: str) -> dict[Any, list[Path]]:
     try:
-        named = json.loads((run_path / CHECKPOINTS).read_text(encoding="utf-8"))
+        named = json.loads((run_path / file).read_text(encoding="utf-8"))
         return {kind: [run_path / path for path in paths] for kind, paths in named.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(_no_policies(run_path, error)) from error
@@ -181,7 +215,7 @@ def _without_place(values: Any) -> Any:
     engine = values.get("engine")
     if isinstance(engine, dict):
         engine = {key: engine[key] for key in ("kind", "url", "args") if key in engine}
-    return values | places | {"run_folder": None, "record": None, "engine": engine}
+    return values | places | {"run_folder": None, "record": None, "compare": None, "engine": engine}
 
 
 def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -15,14 +15,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mpdf_rllib import cli, run_folder
-from mpdf_rllib.algorithms.checkpoints import load_modules
-from mpdf_rllib.algorithms.meta_policy import greedy
-from mpdf_rllib.baselines.schedules import play
+from mpdf_rllib.bootstrap import Estimate
 from mpdf_rllib.config import AlgorithmSection, ExperimentConfig
 from mpdf_rllib.learners import replaying
+from mpdf_rllib.policies import play_policies
 from mpdf_rllib.questions import Question
 from mpdf_rllib.record import record
-from mpdf_rllib.results import Estimate, SystemResult, accuracy, shown
+from mpdf_rllib.results import SystemResult, accuracy, shown
 from mpdf_rllib.sweep_config import are_held_out, settings_of, swept_values
 from mpdf_rllib.trials import run_trials
 
@@ -71,9 +70,7 @@ def sweep(config: ExperimentConfig, fresh: bool = False) -> list[ComparedSetting
     unseen = trees.of_questions(validation)
     compared = []
     for name, of_setting in trials.items():
-        trained = [load_modules(trial.checkpoint.path, config.team.size) for trial in of_setting]
-        policies = [greedy([module.policy for module in modules]) for modules in trained]
-        result = SystemResult(name, tuple(play(unseen, policy, config.team.concede) for policy in policies))
+        result = SystemResult(name, play_policies(config, unseen, [trial.checkpoint.path for trial in of_setting]))
         iterations = np.mean([trial.metrics["training_iteration"] for trial in of_setting])
         compared.append(
             ComparedSetting(name, settings[name], accuracy(result), float(result.tokens[2]), float(iterations))

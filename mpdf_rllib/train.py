@@ -13,6 +13,7 @@ from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.evaluate import evaluate, print_table
 from mpdf_rllib.learners import replaying
 from mpdf_rllib.record import record
+from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.results import SystemResult
 from mpdf_rllib.sweep import print_sweep, sweep
 from mpdf_rllib.sweep_config import settings_of
@@ -37,21 +38,34 @@ def train(config: ExperimentConfig, fresh: bool = False) -> list[SystemResult]:
         raise ConfigError("sweep: `train` trains one setting; call `mpdf_rllib.sweep.sweep`, or leave it out")
     run_folder.prepare(config, fresh)
     trees = None if config.live else record(config)
-    if not run_folder.is_trained(config.run_path):
-        env_config = replaying(config, trees.train) if trees else config.env_config()
-        trials = run_trials(config, settings_of(config.algorithm, None), env_config)
-        checkpoints = {kind: [Path(trial.checkpoint.path) for trial in of_kind] for kind, of_kind in trials.items()}
-        run_folder.write_checkpoints(config.run_path, checkpoints)
+    train_policies(config, trees)
     trees = trees or record(config)
     with cli.console.status("Evaluating"):
         return evaluate(config, trees)
 
 
+def train_policies(config: ExperimentConfig, trees: RecordedTrees | None) -> None:
+    """Trains the run's policies, where they are not trained already.
+
+    Args:
+        config: The experiment, whose run folder is ready.
+        trees: All solutions; None to ask the engine while the policy learns.
+
+    Raises:
+        ConfigError: The run folder cannot be written.
+        EngineError: The engine or a trial failed.
+    """
+    if run_folder.is_trained(config.run_path):
+        return
+    env_config = replaying(config, trees.train) if trees else config.env_config()
+    trials = run_trials(config, settings_of(config.algorithm, None), env_config)
+    checkpoints = {kind: [Path(trial.checkpoint.path) for trial in of_kind] for kind, of_kind in trials.items()}
+    run_folder.write_checkpoints(config.run_path, checkpoints)
+
+
 def _arguments() -> argparse.ArgumentParser:
     arguments = cli.parser("train", "Record, train and evaluate. The same command again goes on where it stopped.")
-    arguments.add_argument(
-        "--fresh", action="store_true", help="begin the run anew; the recording is kept. Leave it out to go on"
-    )
+    cli.add_fresh(arguments)
     return arguments
 
 

@@ -62,7 +62,8 @@ def test_the_resolved_config_is_a_config(path, tmp_path):
 def test_every_tuned_example_says_how_to_run_it_and_can_be_looked_at(path, capsys, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", no_network)
     header = path.read_text().split("\n\n")[0]
-    assert f"python -m mpdf_rllib.train --config tuned_examples/{path.name}" in header
+    command = "compare" if path.name.startswith("compare") else "train"
+    assert f"python -m mpdf_rllib.{command} --config tuned_examples/{path.name}" in header
     assert cli.main(train._arguments(), train._command, ["--config", str(path), "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert yaml.safe_load(shown) == load_config(path).model_dump(mode="json")

@@ -1,6 +1,7 @@
 """The part of the config that says what the policy is compared with, and on which question sets."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -40,7 +41,7 @@ class DyLANConfig(Section):
 class GPTSwarmConfig(Section):
     """See `mpdf_rllib.baselines.gptswarm`."""
 
-    agents: Agents = 4
+    agents: Agents = 3
     iterations: Count = 50
     """[published: 200 in the paper, 50 in the code]"""
     batch: Count = 4
@@ -52,10 +53,10 @@ class GPTSwarmConfig(Section):
 class AgentPruneConfig(Section):
     """See `mpdf_rllib.baselines.agentprune`."""
 
-    agents: Agents = 4
-    """[published: 4 on GSM8K]"""
-    rounds: Count = 2
-    """[published: 1 on GSM8K, where no message crosses rounds, 2 on HumanEval]"""
+    agents: Agents = 3
+    """[published: 4 or 5]"""
+    rounds: Annotated[int, Field(ge=2)] = 2
+    """[published: 2 on HumanEval; 1, in which no message crosses rounds, on others]"""
     iterations: Count = 10
     """Before edges are pruned [published: 10]."""
     batch: Count = 4
@@ -83,7 +84,7 @@ class CompareConfig(Section):
     source is a set, which one policy is trained for."""
     seeds: Count = 3
     """Of the systems that learn without a policy: 0, 1, ..."""
-    token_prices: list[Annotated[float, Field(ge=0)]] = [0.0, 0.0005, 0.001, 0.002, 0.005]
+    token_prices: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [0.0, 0.001, 0.01]
     """Of a generated token in the reward: SoftRankPO is trained with outcome credit at each, for the curve of accuracy
     against tokens."""
     ranker: str | None = None
@@ -96,6 +97,14 @@ class CompareConfig(Section):
     gptswarm: GPTSwarmConfig = GPTSwarmConfig()
     agentprune: AgentPruneConfig = AgentPruneConfig()
     aflow: AFlowConfig = AFlowConfig()
+
+    def resolved(self, resolved_model: Callable[[str], str]) -> "CompareConfig":
+        """The same with the names that its models and files have in any working directory."""
+        places: dict[str, Any] = {"sets": {name: questions.resolved() for name, questions in self.sets.items()}}
+        for role in ("ranker", "proposer"):
+            if model := getattr(self, role):
+                places[role] = resolved_model(model)
+        return self.model_copy(update=places)
 
     @property
     def advisors(self) -> list[str]:

@@ -1,0 +1,238 @@
+"""`python -m mpdf_rllib.compare`: the policy beside other systems, on the same engine and questions, in one table.
+
+What the paper's Table 1 compares, from single answers over published systems to SoftRankPO, and what none can pass.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from mpdf_rllib import cli, run_folder
+from mpdf_rllib.baselines.outcome import Outcome
+from mpdf_rllib.comparison.frontier import frontier_figure, frontier_table
+from mpdf_rllib.comparison.rivals import credits_by_price, train_rivals
+from mpdf_rllib.comparison.rows import compared
+from mpdf_rllib.comparison.systems import by_samples, expected_requests, play_systems, rows_of
+from mpdf_rllib.comparison.table import as_csv, comparison_table
+from mpdf_rllib.comparison.text_table import TextTable
+from mpdf_rllib.config import ExperimentConfig
+from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.evaluate import CEILING, CREDIT_LABELS, ORACLE, WARM_START, bounds
+from mpdf_rllib.policies import play_policies
+from mpdf_rllib.questions import Question
+from mpdf_rllib.record import record
+from mpdf_rllib.recorded_trees import RecordedTrees
+from mpdf_rllib.results import SystemResult, write_results
+from mpdf_rllib.shown_prompts import shown_system_prompts
+from mpdf_rllib.train import train_policies
+
+SOFTRANKPO = "MPDF, SoftRankPO"
+"""Of the first kind of credit: what all others are compared with."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """All systems on the questions of all sets.
+
+    Attributes:
+        results: The table's rows.
+        at_prices: SoftRankPO at other prices of a token, for accuracy against tokens.
+        curves: By name, the labels of systems that differ in one setting alone, for the figure.
+        questions: The questions' ids.
+        sets: Which question set each is of.
+        learned: What systems came to while they were fitted, a line each.
+    """
+
+    results: list[SystemResult]
+    at_prices: list[SystemResult]
+    curves: dict[str, list[str]]
+    questions: list[str]
+    sets: list[str]
+    learned: list[str]
+
+
+def compare(config: ExperimentConfig, fresh: bool = False) -> Played:
+    """Records, trains and plays all that is compared, from where an interrupted run stopped; writes results.parquet.
+
+    Args:
+        config: The experiment, without a sweep.
+        fresh: Trains anew; the recording is kept.
+
+    Raises:
+        ConfigError: The run folder holds a run with other settings, or cannot be written.
+        EngineError: The engine or a trial failed; what was done before is kept.
+    """
+    for key in ("sweep", "live"):
+        if getattr(config, key):
+            raise ConfigError(f"{key}: systems are compared on recorded debates of one setting; leave it out")
+    run_folder.prepare(config, fresh)
+    played = _joined([_played_on(own, name, fresh) for name, own in experiments(config)])
+    folder = config.run_path / run_folder.COMPARISON
+    with run_folder.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_results(folder / run_folder.RESULTS, [*played.results, *played.at_prices], played.questions, played.sets)
+    return played
+
+
+def experiments(config: ExperimentConfig) -> Iterator[tuple[str | None, ExperimentConfig]]:
+    """The experiments whose questions are played, each with the name of its question set if it is one."""
+    if not config.compare.sets:
+        yield None, config
+    for name, questions in config.compare.sets.items():
+        folder = config.run_path / run_folder.SETS / name
+        yield name, config.model_copy(update={"questions": questions, "run_folder": str(folder)})
+
+
+def _played_on(config: ExperimentConfig, name: str | None, fresh: bool) -> Played:
+    if name:
+        run_folder.prepare(config, fresh)
+    trees = record(config)
+    train_policies(config, trees)
+    policies, at_prices, by_price = _policies(config, trees)
+    train, test = trees.train.questions, trees.test.questions
+    prompt, _, generated = policies[-1].tokens
+    rows = rows_of(config, tokens=prompt + generated)
+    systems = play_systems(config, rows, train, test)
+    learned = [
+        f"{name or config.name}: {system.label}, seed {seed}: {system.learned}"
+        for row in rows
+        for seed, system in enumerate(row)
+        if system.learned
+    ]
+    return Played(
+        results=[*systems, *policies, *bounds(trees)],
+        at_prices=at_prices,
+        curves={
+            "SoftRankPO with outcome credit, by the price of a token": by_price,
+            "self-consistency, by the number of samples": by_samples(rows),
+        },
+        questions=[question.id for question in test],
+        sets=[name or _set_of(question, test, config) for question in test],
+        learned=learned,
+    )
+
+
+def _policies(
+    config: ExperimentConfig, trees: RecordedTrees
+) -> tuple[list[SystemResult], list[SystemResult], list[str]]:
+    """The policies' rows, SoftRankPO's of the first kind of credit the last.
+
+    Then its rows at other prices of a token than the experiment's, and the labels of all prices, ascending.
+    """
+    rivals, own = train_rivals(config, trees), run_folder.read_checkpoints(config.run_path)
+    first, *others = own
+    labels = {first: SOFTRANKPO} | {kind: f"{SOFTRANKPO} ({CREDIT_LABELS[kind]})" for kind in others}
+
+    def row(name: str, checkpoints: Sequence[Path], references: bool = False) -> SystemResult:
+        return SystemResult(name, play_policies(config, trees.test, checkpoints, references))
+
+    policies = [
+        row(WARM_START, own[first], references=True),
+        row("MPDF, PPO", rivals["PPO"]),
+        row("MPDF, GRPO", rivals["GRPO"]),
+        *(row(labels[kind], own[kind]) for kind in (*others, first)),
+    ]
+    at_prices: list[SystemResult] = []
+    by_price: list[str] = []
+    for price, credit in credits_by_price(config).items():
+        if credit == config.algorithm.credits.get("outcome"):
+            by_price.append(labels["outcome"])
+        else:
+            at_prices.append(row(f"{SOFTRANKPO}, price {price}", rivals[price]))
+            by_price.append(at_prices[-1].system)
+    return policies, at_prices, by_price
+
+
+def _set_of(question: Question, questions: Sequence[Question], config: ExperimentConfig) -> str:
+    """The source, which a family's name or a file's prompts are; the experiment's name where there is one alone."""
+    several = len({other.source for other in questions}) > 1
+    return Path(question.source).stem if several else config.name
+
+
+def _joined(parts: Sequence[Played]) -> Played:
+    """The same systems on the questions of several sets, one behind the other."""
+
+    def joined(results: Sequence[list[SystemResult]]) -> list[SystemResult]:
+        return [
+            SystemResult(
+                of_system[0].system,
+                tuple(map(_behind_another, zip(*(result.outcomes for result in of_system), strict=True))),
+            )
+            for of_system in zip(*results, strict=True)
+        ]
+
+    return Played(
+        joined([part.results for part in parts]),
+        joined([part.at_prices for part in parts]),
+        parts[0].curves,
+        *(list(chain(*(getattr(part, name) for part in parts))) for name in ("questions", "sets", "learned")),
+    )
+
+
+def _behind_another(outcomes: Sequence[Outcome]) -> Outcome:
+    return Outcome(*(np.concatenate(columns) for columns in zip(*outcomes, strict=True)))
+
+
+def _tables(played: Played) -> tuple[TextTable, TextTable, dict[str, str]]:
+    """The table, accuracy against tokens, and the files that come of them, by name."""
+    comparison = compared(played.results, played.sets, SOFTRANKPO)
+    by_tokens = compared([*played.results, *played.at_prices], played.sets, SOFTRANKPO).rows
+    tokens_of = {row.system: row.mean.tokens for row in by_tokens}
+
+    curves = {
+        name: sorted(labels, key=lambda label: tokens_of[label][0] + tokens_of[label][2])
+        for name, labels in played.curves.items()
+    }
+    systems = [row for row in by_tokens if row.system not in (CEILING, ORACLE)]
+    table, tokens = comparison_table(comparison), frontier_table(systems)
+    learned = "\n".join(f"- {line}" for line in played.learned)
+    files = {
+        "table.csv": as_csv(comparison),
+        "table.md": f"{table.markdown()}\nWhat was learned:\n\n{learned}\n",
+        "tokens.md": tokens.markdown(),
+        "tokens.html": frontier_figure(by_tokens, curves),
+    }
+    return table, tokens, files
+
+
+def _command(config: ExperimentConfig, options: argparse.Namespace) -> None:
+    played = compare(config, options.fresh)
+    folder = config.run_path / run_folder.COMPARISON
+    with cli.console.status("Comparing"):
+        table, tokens, files = _tables(played)
+        with run_folder.writing(folder):
+            for name, text in files.items():
+                run_folder.write(folder / name, text)
+    cli.output.print(table)
+    cli.output.print(tokens)
+    for line in played.learned:
+        cli.output.print(line, highlight=False, soft_wrap=True)
+    cli.output.print(f"run: {folder}\nrecording: {config.recording_url}", highlight=False, soft_wrap=True)
+
+
+def _dry_run(config: ExperimentConfig) -> str:
+    """The systems' prompts, and how often each asks at most."""
+    lines = []
+    for name, own in experiments(config):
+        for heading, text in shown_system_prompts(own):
+            lines += [heading, "", text, ""]
+        train, test = own.number_of("train"), own.number_of("test")
+        lines.append(f"{name or own.name}: requests at most, to fit to {train} questions + to answer {test}")
+        for system, fit, answer in expected_requests(own, train, test):
+            lines.append(f"  {system}: {fit:,} + {'as many as the policy spends' if answer is None else f'{answer:,}'}")
+    return "\n".join(lines)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    arguments = cli.parser("compare", "Compare the policy with other systems. The same command again goes on.")
+    cli.add_fresh(arguments)
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(_arguments(), _command, dry_run=_dry_run))

@@ -1,0 +1,208 @@
+"""The comparison in processes, on a scripted engine: all rows, files that agree, and runs that go on."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from process_fixtures import CONFIG, Experiment, without_places
+
+from mpdf_rllib.algorithms.checkpoints import load_module
+from mpdf_rllib.baselines.outcome import Outcome
+from mpdf_rllib.baselines.system import Panel, together
+from mpdf_rllib.compare import compare
+from mpdf_rllib.comparison.systems import play_systems, rows_of
+from mpdf_rllib.config import ExperimentConfig
+from mpdf_rllib.engine import run
+from mpdf_rllib.errors import ConfigError
+
+SMALL = {
+    "seeds": 1,
+    "token_prices": [0, 0.01],
+    "dylan": {"candidates": 4, "layers": 3, "questions": 4},
+    "gptswarm": {"agents": 3, "iterations": 2, "batch": 2},
+    "agentprune": {"agents": 3, "iterations": 2, "batch": 2},
+    "aflow": {"rounds": 3, "validation": 4},
+}
+ALGORITHM = CONFIG["algorithm"] | {"iterations": 2, "epochs": 2, "minibatch_size": 32}
+COMPARED = CONFIG | {"algorithm": ALGORITHM, "compare": SMALL}
+PUBLISHED = ["Vanilla", "CoT", "SC, 3 samples", "SC, 9 samples", "SC at MPDF's tokens", "PHP", "LLM-Debate"]
+LEARNED = ["DyLAN (ranked by token probability)", "GPTSwarm", "AgentPrune", "AFlow (edits enumerated)"]
+POLICIES = ["MPDF, warm start", "MPDF, PPO", "MPDF, GRPO", "MPDF, SoftRankPO"]
+BOUNDS = ["informed ceiling (cross-fitted, sees all)", "oracle (some solution is right)"]
+SYSTEMS = PUBLISHED + LEARNED + POLICIES + BOUNDS
+PRICED = ["MPDF, SoftRankPO, price 0", "MPDF, SoftRankPO, price 0.01"]
+FAMILIES = CONFIG["questions"]["families"]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> tuple[Experiment, str]:
+    """A comparison that was killed while GRPO trained, and went on."""
+    experiment = Experiment(tmp_path_factory.mktemp("compared"), COMPARED)
+    experiment.kill_once(lambda: [*experiment.run.glob("tune-grpo/GRPO-seed1/checkpoint_*")], "compare")
+    return experiment, experiment.finish("compare").stdout
+
+
+def table(experiment: Experiment) -> list[dict[str, str]]:
+    return list(csv.DictReader((experiment.run / "comparison/table.csv").open()))
+
+
+def results_of(trial: Path) -> list[dict]:
+    return [json.loads(line) for line in (trial / "result.json").read_text().splitlines()]
+
+
+def test_the_table_has_every_system_on_every_family_and_in_the_mean(compared):
+    experiment, printed = compared
+    rows = table(experiment)
+    assert [row["system"] for row in rows if row["set"] == "mean"] == SYSTEMS
+    for system in SYSTEMS:
+        of_system = {row["set"]: row for row in rows if row["system"] == system}
+        assert [*of_system] == [*FAMILIES, "mean"]
+        accuracies = [float(of_system[family]["accuracy"]) for family in FAMILIES]
+        assert float(of_system["mean"]["accuracy"]) == pytest.approx(np.mean(accuracies))
+        assert system in printed
+        assert system in (experiment.run / "comparison/table.md").read_text()
+    for priced in PRICED:
+        assert priced in (experiment.run / "comparison/tokens.md").read_text()
+        assert priced in (experiment.run / "comparison/tokens.html").read_text()
+    assert "GPTSwarm, seed 0: " in printed
+
+
+def test_a_row_of_the_results_is_a_system_a_seed_and_a_question(compared):
+    frame = pq.read_table(compared[0].run / "comparison/results.parquet").to_pandas()
+    seeds = dict.fromkeys(SYSTEMS, 1) | dict.fromkeys(["Vanilla", "CoT", "PHP"], 3) | dict.fromkeys(POLICIES, 2)
+    seeds |= dict.fromkeys(PRICED, 2)
+    for system, number in seeds.items():
+        rows = frame[frame["system"] == system]
+        assert len(rows) == number * CONFIG["questions"]["test"]
+        assert rows.groupby(["seed", "question"]).size().eq(1).all()
+    assert set(frame["system"]) == set(seeds)
+    assert set(frame["set"]) == set(FAMILIES)
+
+
+def test_no_answer_passes_the_oracle(compared):
+    frame = pq.read_table(compared[0].run / "comparison/results.parquet").to_pandas()
+
+    def correct(system: str) -> np.ndarray:
+        return frame[frame["system"] == system].groupby("question")["correct"].max().to_numpy()
+
+    for system in ("SC, 3 samples", *POLICIES):
+        assert (correct("oracle (some solution is right)") >= correct(system)).all()
+
+
+def test_ppo_and_grpo_begin_as_softrankpo_and_make_as_many_updates(compared):
+    experiment, _ = compared
+    own = json.loads((experiment.run / "checkpoints.json").read_text())["step"]
+    rivals = json.loads((experiment.run / "rivals.json").read_text())
+    for seed in range(2):
+        softrankpo, grpo = (load_module(experiment.run / paths[seed]) for paths in (own, rivals["GRPO"]))
+        ppo = load_module(experiment.run / rivals["PPO"][seed])
+        reference = softrankpo.reference.state_dict()
+        for name, value in grpo.reference.state_dict().items():
+            assert value.equal(reference[name])
+            assert ppo.model_config["warm_start"][name].equal(reference[name])
+        shapes = [{name: value.shape for name, value in m.policy.state_dict().items()} for m in (softrankpo, grpo, ppo)]
+        assert shapes[0] == shapes[1] == shapes[2]
+
+        def updates(folder: str, name: str, seed: int = seed) -> list[float]:
+            results = results_of(experiment.run / folder / f"{name}-seed{seed}")
+            learners = [result["learners"]["meta_policy"] for result in results]
+            assert [result["config"]["seed"] for result in results] == [seed] * len(results)
+            return [
+                learner["num_module_steps_trained"] / result["config"]["minibatch_size"]
+                for learner, result in zip(learners, results, strict=True)
+            ]
+
+        of_softrankpo, of_grpo, of_ppo = (
+            updates("tune", "step"),
+            updates("tune-grpo", "GRPO"),
+            updates("tune-ppo", "PPO"),
+        )
+        assert of_softrankpo == of_grpo
+        assert of_ppo == of_softrankpo[1:]  # the first is the warm start
+
+
+def test_again_it_replays_and_trains_nothing(compared):
+    experiment, printed = compared
+    before, rivals = experiment.recorded(), (experiment.run / "rivals.json").stat().st_mtime_ns
+    again = experiment.finish("compare")
+    assert without_places(again.stdout) == without_places(printed)
+    assert experiment.recorded() == before
+    assert (experiment.run / "rivals.json").stat().st_mtime_ns == rivals
+
+
+def test_the_dry_run_says_how_often_each_asks_at_most(compared):
+    experiment, _ = compared
+    said = experiment.finish("compare", "--dry-run").stdout
+    assert "# processes: requests at most, to fit to 12 questions + to answer 12\n" in said
+    numbers = re.findall(r"^#   (.*): ([\d,]+) \+ ([\d,]+|as many as the policy spends)$", said, re.MULTILINE)
+    expected = {system: (fit, answer) for system, fit, answer in numbers}
+    assert [*expected] == [*PUBLISHED, *LEARNED, "MPDF, all that any policy can ask"]
+    assert expected["LLM-Debate"] == ("0", str(12 * 3 * 2))
+    assert expected["CoT"] == ("0", str(12 * 3))
+    assert expected["MPDF, all that any policy can ask"] == (str(12 * 12),) * 2
+    assert "Peer: {other}" in said and "Hint: the answer is near to {answer}, {answer}." in said
+
+
+def test_each_set_is_trained_on_its_own_with_all_kinds_of_credit(tmp_path):
+    """A price that is the experiment's own is its row, and no other."""
+    sets = {name: CONFIG["questions"] | {"families": [name], "train": 10, "test": 6} for name in FAMILIES[::2]}
+    credits = {"step": {}, "outcome": {"token_price": 0.01, "tie_tolerance": 0.1}}
+    own = ALGORITHM | {"credits": credits, "warm_start_iterations": 1, "iterations": 1}
+    experiment = Experiment(tmp_path, COMPARED | {"seeds": 1, "algorithm": own, "compare": SMALL | {"sets": sets}})
+    experiment.finish("compare")
+    rows = table(experiment)
+    assert [row["set"] for row in rows[:3]] == [*sorted(sets), "mean"]
+    softrankpo = SYSTEMS.index("MPDF, SoftRankPO")
+    assert [row["system"] for row in rows[::3]] == [
+        *SYSTEMS[:softrankpo],
+        "MPDF, SoftRankPO (soft outcome)",
+        *SYSTEMS[softrankpo:],
+    ]
+    by_tokens = (experiment.run / "comparison/tokens.md").read_text()
+    assert "price 0 " in by_tokens and "price 0.01 " not in by_tokens
+    for name in sets:
+        assert (experiment.run / "sets" / name / "checkpoints.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("live", True), ("sweep", {"space": {"lr": {"grid": [1e-3, 1e-2]}}, "validation": 0.25})]
+)
+def test_what_cannot_be_compared_is_refused(key, value):
+    with pytest.raises(ConfigError, match=f"{key}: systems are compared on recorded debates"):
+        compare(ExperimentConfig.model_validate(COMPARED | {key: value}))
+
+
+def test_advisors_rate_and_propose(tmp_path):
+    places = {"run_folder": str(tmp_path / "run"), "recording": str(tmp_path / "recording")}
+    advised = COMPARED | places | {"compare": SMALL | {"ranker": "judge", "proposer": "planner"}}
+    config = ExperimentConfig.model_validate(advised)
+    rows = rows_of(config, tokens=100.0)
+    results = play_systems(config, rows, config.questions_of("train"), config.questions_of("test"))
+    assert [result.system for result in results] == [*PUBLISHED, "DyLAN", "GPTSwarm", "AgentPrune", "AFlow"]
+    asked = pq.read_table(tmp_path / "recording").to_pandas()
+    assert (asked["question"] == "aflow").sum() == 3 * SMALL["aflow"]["rounds"]  # what it says is no workflow
+    assert asked["prompt"].str.contains("Rate each solution").sum() > 0
+
+
+@pytest.mark.model
+def test_all_systems_ask_a_real_model(vllm_engine):
+    small = SMALL | {"dylan": {"candidates": 4, "layers": 3, "questions": 2}, "aflow": {"rounds": 2, "validation": 2}}
+    values = COMPARED | {"team": {"critic": False, "prompt": "completion"}, "compare": small}
+    config = ExperimentConfig.model_validate(values | {"engine": {"kind": "vllm"}})
+    panel = Panel(config.make_team(), vllm_engine)
+    train, test = config.questions_of("train")[:3], config.questions_of("test")[:3]
+    systems = [system for row in rows_of(config, tokens=500.0) for system in row]
+
+    async def play() -> list[Outcome]:
+        await together(system.fit(panel, train) for system in systems)
+        return await together(system.answer(panel, test) for system in systems)
+
+    for system, end in zip(systems, run(play()), strict=True):
+        prompt, cached, generated = end.tokens.sum(0)
+        assert 0 < generated <= system.requests(3).answer * 14 * 3 or system.label == "SC at MPDF's tokens"
+        assert 0 <= cached <= prompt and prompt > 0
+        assert not end.failed.any()
