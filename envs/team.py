@@ -156,9 +156,7 @@ class Team:
     def direct_prompt(self, author: int, question: Question) -> Prompt:
         """What asks an agent for an answer without working."""
         agent = self.members[author]
-        turns = self._prompts(author, question).direct_turns(
-            self._shots(author), question.text, agent.shots, agent.persona
-        )
+        turns = self._prompts(author, question).direct_turns(question.text, agent.shots, agent.persona)
         return _rendered(agent, turns, "A:")
 
     def hint_prompt(self, author: int, question: Question, hints: Sequence[str]) -> Prompt:

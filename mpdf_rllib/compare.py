@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -24,14 +25,15 @@ from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.evaluate import CEILING, CREDIT_LABELS, ORACLE, WARM_START, bounds
 from mpdf_rllib.policies import play_policies
-from mpdf_rllib.questions import Question
+from mpdf_rllib.prompts import packaged_text
+from mpdf_rllib.questions import Question, Split
 from mpdf_rllib.record import record
 from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.results import SystemResult, write_results
 from mpdf_rllib.shown_prompts import shown_system_prompts
 from mpdf_rllib.train import train_policies
 
-SOFTRANKPO = "MPDF, SoftRankPO"
+REFERENCE = "MPDF, SoftRankPO"
 """Of the first kind of credit: what all others are compared with."""
 
 
@@ -64,14 +66,22 @@ def compare(config: ExperimentConfig, fresh: bool = False) -> Played:
         fresh: Trains anew; the recording is kept.
 
     Raises:
-        ConfigError: The run folder holds a run with other settings, or cannot be written.
+        ConfigError: The experiment cannot be compared, or its run folder holds a run with other settings or cannot be
+            written.
         EngineError: The engine or a trial failed; what was done before is kept.
     """
     for key in ("sweep", "live"):
         if getattr(config, key):
             raise ConfigError(f"{key}: systems are compared on recorded debates of one setting; leave it out")
-    run_folder.prepare(config, fresh)
-    played = _joined([_played_on(own, name, fresh) for name, own in experiments(config)])
+    if config.algorithm.policies == "per_agent":
+        raise ConfigError("algorithm.policies: per_agent: PPO begins with one policy that all share; set it to shared")
+    compared_on = list(experiments(config))
+    for _, own in compared_on:
+        for split in get_args(Split):  # what is wrong with any of them is said before hours are spent on another
+            own.questions_of(split)
+    for _, own in [(None, config), *compared_on]:
+        run_folder.prepare(own, fresh)
+    played = _joined([_played_on(own, name) for name, own in compared_on])
     folder = config.run_path / run_folder.COMPARISON
     with run_folder.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,9 +98,7 @@ def experiments(config: ExperimentConfig) -> Iterator[tuple[str | None, Experime
         yield name, config.model_copy(update={"questions": questions, "run_folder": str(folder)})
 
 
-def _played_on(config: ExperimentConfig, name: str | None, fresh: bool) -> Played:
-    if name:
-        run_folder.prepare(config, fresh)
+def _played_on(config: ExperimentConfig, name: str | None) -> Played:
     trees = record(config)
     train_policies(config, trees)
     policies, at_prices, by_price = _policies(config, trees)
@@ -126,7 +134,7 @@ def _policies(
     """
     rivals, own = train_rivals(config, trees), run_folder.read_checkpoints(config.run_path)
     first, *others = own
-    labels = {first: SOFTRANKPO} | {kind: f"{SOFTRANKPO} ({CREDIT_LABELS[kind]})" for kind in others}
+    labels = {first: REFERENCE} | {kind: f"{REFERENCE} ({CREDIT_LABELS[kind]})" for kind in others}
 
     def row(name: str, checkpoints: Sequence[Path], references: bool = False) -> SystemResult:
         return SystemResult(name, play_policies(config, trees.test, checkpoints, references))
@@ -143,7 +151,7 @@ def _policies(
         if credit == config.algorithm.credits.get("outcome"):
             by_price.append(labels["outcome"])
         else:
-            at_prices.append(row(f"{SOFTRANKPO}, price {price}", rivals[price]))
+            at_prices.append(row(f"{REFERENCE}, price {price}", rivals[price]))
             by_price.append(at_prices[-1].system)
     return policies, at_prices, by_price
 
@@ -180,8 +188,8 @@ def _behind_another(outcomes: Sequence[Outcome]) -> Outcome:
 
 def _tables(played: Played) -> tuple[TextTable, TextTable, dict[str, str]]:
     """The table, accuracy against tokens, and the files that come of them, by name."""
-    comparison = compared(played.results, played.sets, SOFTRANKPO)
-    by_tokens = compared([*played.results, *played.at_prices], played.sets, SOFTRANKPO).rows
+    comparison = compared(played.results, played.sets, REFERENCE)
+    by_tokens = compared([*played.results, *played.at_prices], played.sets, REFERENCE).rows
     tokens_of = {row.system: row.mean.tokens for row in by_tokens}
 
     curves = {
@@ -221,6 +229,10 @@ def _dry_run(config: ExperimentConfig) -> str:
     for name, own in experiments(config):
         for heading, text in shown_system_prompts(own):
             lines += [heading, "", text, ""]
+        if own.compare.ranker:
+            lines += ["rating, for DyLAN", "", packaged_text("rate.txt"), ""]
+        if own.compare.proposer:
+            lines += ["workflow, for AFlow", "", packaged_text("workflow.txt"), ""]
         train, test = own.number_of("train"), own.number_of("test")
         lines.append(f"{name or own.name}: requests at most, to fit to {train} questions + to answer {test}")
         for system, fit, answer in expected_requests(own, train, test):

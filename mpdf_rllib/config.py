@@ -234,6 +234,20 @@ class ExperimentConfig(Section):
                 raise ValueError(str(error)) from error
         return algorithm
 
+    @field_validator("compare")
+    @classmethod
+    def _leaves_out_what_there_is_in_all_sets(cls, compare: CompareConfig, info: ValidationInfo) -> CompareConfig:
+        if {"algorithm", "team"} <= info.data.keys():
+            team, left_out = info.data["team"], info.data["algorithm"].left_out
+            for name, questions in compare.sets.items():
+                kinds = {kind for _, kind in questions.prompts}
+                table = solution_table(kinds, team.self_report, team.members) + DEBATE_FEATURES
+                try:
+                    entries_of(left_out, table)
+                except ConfigError as error:
+                    raise ValueError(f"set {name}: {error}") from error
+        return compare
+
     @field_validator("run_folder")
     @classmethod
     def _is_local(cls, run_folder: str | None) -> str | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from process_fixtures import CONFIG, Experiment, without_places
+from pydantic import ValidationError
 
 from mpdf_rllib.algorithms.checkpoints import load_module
 from mpdf_rllib.baselines.outcome import Outcome
@@ -174,6 +175,27 @@ def test_each_set_is_trained_on_its_own_with_all_kinds_of_credit(tmp_path):
 def test_what_cannot_be_compared_is_refused(key, value):
     with pytest.raises(ConfigError, match=f"{key}: systems are compared on recorded debates"):
         compare(ExperimentConfig.model_validate(COMPARED | {key: value}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"compare": {"sets": {"mean": CONFIG["questions"]}}}, "mean is what the mean over the sets is called"),
+        (
+            {"compare": {"sets": {"sums": CONFIG["questions"]}}, "algorithm": ALGORITHM | {"left_out": ["option_0"]}},
+            "option_0",
+        ),
+    ],
+)
+def test_sets_that_cannot_be_compared_are_refused(changed, message):
+    with pytest.raises(ValidationError, match=message):
+        ExperimentConfig.model_validate(COMPARED | changed)
+
+
+def test_policies_that_agents_do_not_share_are_refused():
+    own = ExperimentConfig.model_validate(COMPARED | {"algorithm": ALGORITHM | {"policies": "per_agent"}})
+    with pytest.raises(ConfigError, match="algorithm.policies: per_agent: PPO begins with one policy"):
+        compare(own)
 
 
 def test_advisors_rate_and_propose(tmp_path):

@@ -229,7 +229,7 @@ def test_prompts_without_examples_say_what_to_do():
         (told.answer, "Q: 1 + 1", prompts.answer_turns(5, "1 + 1")),
         (told.refine, "Draft: 3\nQ: 1 + 1", prompts.refine_turns(5, "1 + 1", "3")),
         (told.critic, "Q: 1 + 1\nA: 3", prompts.critic_turns("1 + 1", "3")),
-        (told.direct, "Q: 1 + 1", prompts.direct_turns(5, "1 + 1")),
+        (told.direct, "Q: 1 + 1", prompts.direct_turns("1 + 1")),
         (told.answer, f"{hint}\nQ: 1 + 1", prompts.hint_turns(5, "1 + 1", ["3", "4"])),
         (told.discuss, "Draft: 3\nPeer: 2\nQ: 1 + 1", prompts.discuss_turns(5, "1 + 1", "3", ["2"])),
         (told.discuss, "Peer: 2\nPeer: 4\nQ: 1 + 1", prompts.discuss_turns(5, "1 + 1", None, ["2", "4"])),

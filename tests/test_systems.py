@@ -251,6 +251,10 @@ def test_a_ranker_rates_what_it_is_shown():
     assert session.tokens.tolist() == [1008, 0, 9]
     assert system.requests(3).answer == len(requests) == 9
     assert system.label == "DyLAN" != drilled().label
+    requests.clear()
+    candidates = drilled(candidates=4, layers=3, ranker=ranker)
+    asyncio.run(candidates.fit(panel, [PENS]))
+    assert candidates.requests(3).fit == len({(r.prompt, r.position) for r in requests}) == 4 + 4 + 2 + 3
 
 
 @pytest.mark.parametrize(
@@ -328,14 +332,28 @@ def test_a_prompt_that_is_too_long_is_a_failure_of_that_question_alone():
     questions = [PENS, Question("long", "long", "1", "number", "multiplication")]
 
     def respond(request):
-        if request.position.question == "long" and request.position.depth:
+        if request.position.question == "long" and request.position.depth and not request.position.root:
             raise PromptError("too long")
         return " 12 * 4 = 48"
 
     end = asyncio.run(LLMDebate(rounds=2).answer(Panel(Team(3), ScriptedEngine(respond)), questions))
     assert end.correct.tolist() == [True, False]
     assert end.failed.tolist() == [False, True]
-    assert (end.tokens[:, 2] > 0).all()
+    words = len(["12", "*", "4", "=", "48"])
+    assert end.tokens[:, 2].tolist() == [6 * words, 5 * words]  # the other two agents' discussions are paid for
+
+
+def test_a_question_that_fails_while_the_team_is_selected_counts_for_nobody():
+    questions = [PENS, Question("long", "long", "1", "number", "multiplication")]
+
+    def respond(request):
+        if request.position.question == "long" and request.position.depth:
+            raise PromptError("too long")
+        return f" 12 * 4 = {40 + request.position.root}"
+
+    system = drilled(layers=2, questions=2)
+    asyncio.run(system.fit(Panel(Team(3), ScriptedEngine(respond)), questions))
+    assert system.learned == "team 0, 1, 2 by importance (0: 0.67, 1: 0.17, 2: 0.17); 1 of 2 questions failed"
 
 
 def test_without_an_answer_a_question_is_wrong_and_no_failure():

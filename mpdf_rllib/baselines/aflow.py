@@ -35,6 +35,7 @@ from mpdf_rllib.baselines.workflow import (
 )
 from mpdf_rllib.engine import Engine, Position
 from mpdf_rllib.envs.solution import Solution
+from mpdf_rllib.errors import PromptError
 from mpdf_rllib.prompts import packaged_text
 from mpdf_rllib.questions import Question
 
@@ -96,7 +97,7 @@ class AFlow(System):
     async def fit(self, panel: Panel, questions: Sequence[Question]) -> None:
         rng = np.random.default_rng(self._seed)
         drawn = [questions[i] for i in rng.permutation(len(questions))[: self._validation]]
-        proposer = _Asked(self._advisor, panel.engine) if self._advisor else _Drawn(rng)
+        proposer = _Asked(self._advisor, panel.engine, self._seed) if self._advisor else _Drawn(rng)
         trials = await _search(panel, drawn, self._rounds, proposer, rng)
         best = ranked(trials)[0]
         self._workflow = best.workflow
@@ -173,17 +174,20 @@ def _untried(trials: Sequence[Trial], of: Sequence[Trial]) -> list[Workflow]:
 class _Asked:
     """Asks a model, again where it proposes no workflow or one that was tried; each time is another draw."""
 
-    def __init__(self, advisor: Advisor, engine: Engine):
-        self._advisor, self._engine = advisor, engine
+    def __init__(self, advisor: Advisor, engine: Engine, seed: int):
+        self._advisor, self._engine, self._seed = advisor, engine, seed
         self._asked = 0
 
     async def propose(self, trials: Sequence[Trial], selected: Trial) -> Workflow | None:
         prompt = _prompt(trials, selected)
         for _ in range(ATTEMPTS):
-            position = Position("aflow", 0, self._asked)
+            position = Position("aflow", self._seed, self._asked)
             self._asked += 1
             request = self._advisor.request([("user", prompt)], position, temperature=1.0)
-            workflow = read_workflow((await self._engine.generate(request)).text)
+            try:
+                workflow = read_workflow((await self._engine.generate(request)).text)
+            except PromptError:  # and so would be the next
+                return None
             if workflow and workflow not in {trial.workflow for trial in trials}:
                 return workflow
         return None

@@ -16,16 +16,16 @@ model cannot rate. Whether a layer agrees is looked at when all of it has answer
 a debate.
 """
 
-import asyncio
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from mpdf_rllib.baselines.system import Advisor, Panel, Requests, Session, System
+from mpdf_rllib.baselines.system import Advisor, Panel, Requests, Session, System, settled, together
 from mpdf_rllib.engine import Message
 from mpdf_rllib.envs.answer_classes import UNPARSED
 from mpdf_rllib.envs.solution import Solution
+from mpdf_rllib.errors import PromptError
 from mpdf_rllib.prompts import packaged_text
 from mpdf_rllib.questions import Question
 
@@ -61,19 +61,23 @@ class DyLAN(System):
         candidates = range(max(self._candidates, panel.size))
         drawn = self._rng.permutation(len(questions))[: self._questions]
         sessions = [panel.session(questions[q]) for q in drawn]
-        importance = await asyncio.gather(*(self._importance(session, candidates) for session in sessions))
-        mean = np.mean(importance, 0)
+        importance = await together(self._importance_or_failure(session, candidates) for session in sessions)
+        mean = np.mean([np.zeros(len(candidates)) if one is None else one for one in importance], 0)
         self._team = sorted(np.argsort(-mean, kind="stable")[: panel.size].tolist())
         scores = ", ".join(f"{agent}: {mean[agent]:.2f}" for agent in candidates)
-        self.learned = f"team {', '.join(map(str, self._team))} by importance ({scores})"
+        failures = sum(one is None for one in importance)
+        failed = f"; {failures} of {len(importance)} questions failed" if failures else ""
+        self.learned = f"team {', '.join(map(str, self._team))} by importance ({scores}){failed}"
 
     async def solve(self, session: Session) -> Solution | None:
         layers = await self._debate(session, self._team or range(session.size))
         return await session.vote([*layers[-1].values()])
 
     def requests(self, agents: int) -> Requests:
+        # Importance asks for the ratings of all that was seen: of a layer's best two apart from those of all of it.
+        rated = self._rated(self._layers - 1) + self._rated(self._layers - RANKED_LAYER)
         return Requests(
-            fit=self._questions * (self._asked(max(self._candidates, agents)) + self._rated(self._layers - 1)),
+            fit=self._questions * (self._asked(max(self._candidates, agents)) + rated),
             answer=self._asked(agents) + self._rated(self._layers - RANKED_LAYER),
         )
 
@@ -85,7 +89,7 @@ class DyLAN(System):
         return max(layers, 0) if self._ranker else 0
 
     async def _debate(self, session: Session, agents: Sequence[int]) -> list[Layer]:
-        layers = [dict(zip(agents, await asyncio.gather(*map(session.first, agents)), strict=True))]
+        layers = [dict(zip(agents, await settled(map(session.first, agents)), strict=True))]
         while len(layers) < self._layers and not await _agree(session, layers[-1]):
             seen, turn = layers[-1], len(layers)
             if turn >= RANKED_LAYER:
@@ -96,8 +100,14 @@ class DyLAN(System):
                 session.discussed(agent, own, [s for other, s in seen.items() if other != agent], turn)
                 for agent, own in seen.items()
             )
-            layers.append(dict(zip(seen, await asyncio.gather(*written), strict=True)))
+            layers.append(dict(zip(seen, await settled(written), strict=True)))
         return layers
+
+    async def _importance_or_failure(self, session: Session, candidates: Sequence[int]) -> np.ndarray | None:
+        try:
+            return await self._importance(session, candidates)
+        except PromptError:
+            return None
 
     async def _importance(self, session: Session, candidates: Sequence[int]) -> np.ndarray:
         """The candidates' importance on a question, shape (C,), at least 0."""

@@ -7,9 +7,7 @@ As published: three agents and two rounds, of which the first answer is one. Our
 in place of the whole chat so far; ties of the vote go to the higher summed confidence.
 """
 
-import asyncio
-
-from mpdf_rllib.baselines.system import Requests, Session, System
+from mpdf_rllib.baselines.system import Requests, Session, System, settled
 from mpdf_rllib.envs.solution import Solution
 
 
@@ -24,11 +22,11 @@ class LLMDebate(System):
 
     async def solve(self, session: Session) -> Solution | None:
         agents = range(session.size)
-        solutions = await asyncio.gather(*map(session.first, agents))
+        solutions = await settled(map(session.first, agents))
         for turn in range(1, self._rounds):
             heard = [[solutions[other] for other in agents if other != agent] for agent in agents]
             revised = (session.discussed(agent, solutions[agent], heard[agent], turn) for agent in agents)
-            solutions = await asyncio.gather(*revised)
+            solutions = await settled(revised)
         return await session.vote(solutions)
 
     def requests(self, agents: int) -> Requests:

@@ -4,7 +4,6 @@ The part that GPTSwarm (arXiv 2402.16823) and AgentPrune (arXiv 2410.02506) have
 N - 1 of a graph; what further nodes stand for is the system's to say.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from mpdf_rllib.baselines.system import Panel, Session, outcome
+from mpdf_rllib.baselines.system import Panel, Session, outcome, settled, together
 from mpdf_rllib.envs.solution import Solution
 from mpdf_rllib.questions import Question
 
@@ -84,7 +83,7 @@ async def speak_in_turn(
     said = dict(enumerate(before, agents))
     for layer in speaking_order(graph, agents):
         heard = [{node: said[node] for node in heard_by(graph, agent) if node in said} for agent in layer]
-        said.update(zip(layer, await asyncio.gather(*map(speak, layer, heard)), strict=True))
+        said.update(zip(layer, await settled(map(speak, layer, heard)), strict=True))
     return [said[agent] for agent in range(agents)]
 
 
@@ -174,7 +173,7 @@ class Reinforce:
         for _ in range(self.iterations):
             drawn = [[_draw(edges, rng) for edges in rounds] for _ in range(self.batch)]
             plays = zip(islice(order, self.batch), drawn, strict=True)
-            ends = await asyncio.gather(*(outcome(panel, [asked], partial(play, graphs)) for asked, graphs in plays))
+            ends = await together(outcome(panel, [asked], partial(play, graphs)) for asked, graphs in plays)
             log_probabilities = torch.stack([_log_probability(rounds, graphs) for graphs in drawn])
             utilities = torch.tensor([end.accuracy for end in ends], dtype=torch.float64)
             adam.zero_grad()

@@ -5,13 +5,12 @@ are alike it is the same, and of others as many samples as there are agents are 
 the higher summed confidence, as in a debate.
 """
 
-import asyncio
 import itertools
 from collections.abc import Sequence
 
 from mpdf_rllib.baselines.cot import CoT
 from mpdf_rllib.baselines.outcome import Outcome
-from mpdf_rllib.baselines.system import Panel, Requests, Session, System, together
+from mpdf_rllib.baselines.system import Panel, Requests, Session, System, settled, together
 from mpdf_rllib.envs.solution import Solution
 from mpdf_rllib.questions import Question
 
@@ -29,7 +28,7 @@ class SelfConsistency(System):
 
     async def solve(self, session: Session) -> Solution | None:
         draws = (session.first(i % session.size, i // session.size) for i in range(self._samples))
-        return await session.vote(await asyncio.gather(*draws))
+        return await session.vote(await settled(draws))
 
     def requests(self, agents: int) -> Requests:
         return Requests(fit=0, answer=self._samples)

@@ -1,8 +1,8 @@
 """What all systems have in common that answer questions in their own way, with a team's frozen models.
 
 A system asks for solutions in sessions, one a question, through whatever engine there is; a recording keeps them, so
-that a system is replayed like a debate. Its first answers and refinements are those of the debates: where two systems
-ask the same of the same agent, they are told the same.
+that a system is replayed like a debate. Its first answers and refinements are those of the debates, unless these have
+self-reports: where two systems ask the same of the same agent, they are told the same.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ class Session:
         self.size = panel.size
         self._team, self._engine = panel.team, panel.engine
         self._table = panel.team.table([question])
-        self._costs: dict[tuple[Prompt, Position], tuple[int, int, int]] = {}
+        self._costs: dict[tuple[int, Position], tuple[int, int, int]] = {}
         self._classes = AnswerClasses(question)
 
     @property
@@ -102,7 +102,7 @@ class Session:
         position = Position(self.question.id, 0, 0, ((0, 0),) * turn)
         request = advisor.request(turns, position, temperature=0.0)
         generation = await self._engine.generate(request)
-        self._costs[request.prompt, position] = (
+        self._costs[hash(request.prompt), position] = (
             generation.prompt_tokens,
             generation.cached_tokens,
             generation.generated_tokens,
@@ -123,7 +123,7 @@ class Session:
     async def _written(self, prompt: Prompt, agent: int, depth: int = 0, draw: int = 0) -> Solution:
         position = Position(self.question.id, agent, draw, ((agent, 0),) * depth)
         solution = await self._team.write(self._engine, self.question, position, prompt, self._table)
-        self._costs[prompt, position] = solution.tokens
+        self._costs[hash(prompt), position] = solution.tokens
         return solution
 
 
@@ -141,6 +141,18 @@ async def together(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
             each.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         raise
+
+
+async def settled(work: Iterable[Awaitable[Result]]) -> list[Result]:
+    """All results in their order; where one fails, its error is raised once the others are over.
+
+    What a system asks about one question at once is asked so: what it costs then does not depend on which ended first.
+    """
+    ends = await asyncio.gather(*work, return_exceptions=True)
+    for end in ends:
+        if isinstance(end, BaseException):
+            raise end
+    return [end for end in ends if not isinstance(end, BaseException)]
 
 
 @dataclasses.dataclass(frozen=True)

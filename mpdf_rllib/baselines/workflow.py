@@ -7,12 +7,11 @@
 What is left at the end is ensembled.
 """
 
-import asyncio
 import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeGuard, get_args
 
-from mpdf_rllib.baselines.system import Session
+from mpdf_rllib.baselines.system import Session, settled
 from mpdf_rllib.envs.solution import Solution
 
 Operator = Literal["generate", "revise", "ensemble"]
@@ -44,14 +43,14 @@ async def run(workflow: Workflow, session: Session) -> Solution | None:
         PromptError: A prompt was too long for its model.
         EngineError: The engine failed.
     """
-    firsts = iter(await asyncio.gather(*(_first(session, i) for i in range(workflow.count("generate")))))
+    firsts = iter(await settled(_first(session, i) for i in range(workflow.count("generate"))))
     drafts: list[_Draft] = []
     for operator in workflow:
         match operator:
             case "generate":
                 drafts.append(next(firsts))
             case "revise":
-                drafts = await asyncio.gather(*(_revised(session, draft) for draft in drafts))
+                drafts = await settled(_revised(session, draft) for draft in drafts)
             case "ensemble":
                 said = await _vote(session, drafts)
                 drafts = [draft for draft in drafts if draft.solution is said] or drafts[:1]

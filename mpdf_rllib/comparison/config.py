@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mpdf_rllib.baselines.system import MAX_AGENTS
 from mpdf_rllib.questions.config import QuestionsConfig
 from mpdf_rllib.section import Section
+
+MEAN = "mean"
+"""What the mean over the sets is called, beside the sets' names."""
 
 Count = Annotated[int, Field(ge=1)]
 Agents = Annotated[int, Field(ge=2, le=MAX_AGENTS)]
@@ -97,6 +100,13 @@ class CompareConfig(Section):
     gptswarm: GPTSwarmConfig = GPTSwarmConfig()
     agentprune: AgentPruneConfig = AgentPruneConfig()
     aflow: AFlowConfig = AFlowConfig()
+
+    @field_validator("sets")
+    @classmethod
+    def _are_no_mean(cls, sets: dict[str, QuestionsConfig]) -> dict[str, QuestionsConfig]:
+        if MEAN in sets:
+            raise ValueError(f"{MEAN} is what the mean over the sets is called; give the set another name")
+        return sets
 
     def resolved(self, resolved_model: Callable[[str], str]) -> "CompareConfig":
         """The same with the names that its models and files have in any working directory."""

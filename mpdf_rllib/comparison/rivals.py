@@ -61,6 +61,6 @@ def credits_by_price(config: ExperimentConfig) -> dict[str, CreditConfig]:
     own = config.algorithm.credits.get("outcome")
     tolerance = own.tie_tolerance if own else TIE_TOLERANCE
     return {
-        f"{price:g}": CreditConfig(token_price=price, tie_tolerance=tolerance)
+        f"{price:.12g}": CreditConfig(token_price=price, tie_tolerance=tolerance)
         for price in sorted(config.compare.token_prices)
     }

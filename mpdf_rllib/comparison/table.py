@@ -4,12 +4,10 @@ import csv
 import io
 
 from mpdf_rllib.bootstrap import REPLICATES
+from mpdf_rllib.comparison.config import MEAN
 from mpdf_rllib.comparison.rows import BLOCKS, Cell, Comparison, Row
 from mpdf_rllib.comparison.text_table import TextTable
 from mpdf_rllib.results import TOKENS, shown
-
-MEAN = "mean"
-"""What the mean over the sets is called, beside the sets' names."""
 
 
 def comparison_table(comparison: Comparison) -> TextTable:

@@ -102,9 +102,9 @@ class Prompts:
         shots = [(f"{_asked(q)}\nA: {a}", verdict) for q, a, verdict in self.critic]
         return _turns(_opening(self.instructions.critic), shots, f"{_asked(question)}\nA: {solution}")
 
-    def direct_turns(self, agent: int, question: str, shots: int | None = None, persona: str = "") -> list[Message]:
-        """Chat turns that ask `agent` for the answer without working; see `answer_turns`."""
-        asked = [(_asked(q), a) for q, a in (self.direct or _agent_shots(self.answer, agent))[:shots]]
+    def direct_turns(self, question: str, shots: int | None = None, persona: str = "") -> list[Message]:
+        """Chat turns that ask any agent for the answer without working; see `answer_turns`."""
+        asked = [(_asked(q), a) for q, a in self.direct[:shots]]
         return _turns(_opening(persona, self.instructions.direct), asked, _asked(question))
 
     def hint_turns(
