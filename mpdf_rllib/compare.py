@@ -16,7 +16,7 @@ import numpy as np
 from mpdf_rllib import cli, run_folder
 from mpdf_rllib.baselines.outcome import Outcome
 from mpdf_rllib.comparison.frontier import frontier_figure, frontier_table
-from mpdf_rllib.comparison.rivals import credits_by_price, train_rivals
+from mpdf_rllib.comparison.rivals import credits_by_price, reference_credit, train_rivals
 from mpdf_rllib.comparison.rows import compared
 from mpdf_rllib.comparison.systems import by_samples, expected_requests, play_systems, rows_of
 from mpdf_rllib.comparison.table import as_csv, comparison_table
@@ -34,7 +34,7 @@ from mpdf_rllib.shown_prompts import shown_system_prompts
 from mpdf_rllib.train import train_policies
 
 REFERENCE = "MPDF, SoftRankPO"
-"""Of the first kind of credit: what all others are compared with."""
+"""With the paper's credit, where the experiment has it: what all others are compared with."""
 
 
 @dataclass(frozen=True)
@@ -128,22 +128,23 @@ def _played_on(config: ExperimentConfig, name: str | None) -> Played:
 def _policies(
     config: ExperimentConfig, trees: RecordedTrees
 ) -> tuple[list[SystemResult], list[SystemResult], list[str]]:
-    """The policies' rows, SoftRankPO's of the first kind of credit the last.
+    """The policies' rows, SoftRankPO's that all are compared with the last.
 
     Then its rows at other prices of a token than the experiment's, and the labels of all prices, ascending.
     """
     rivals, own = train_rivals(config, trees), run_folder.read_checkpoints(config.run_path)
-    first, *others = own
-    labels = {first: REFERENCE} | {kind: f"{REFERENCE} ({CREDIT_LABELS[kind]})" for kind in others}
+    reference = reference_credit(config)
+    others = [kind for kind in own if kind != reference]
+    labels = {reference: REFERENCE} | {kind: f"{REFERENCE} ({CREDIT_LABELS[kind]})" for kind in others}
 
     def row(name: str, checkpoints: Sequence[Path], references: bool = False) -> SystemResult:
         return SystemResult(name, play_policies(config, trees.test, checkpoints, references))
 
     policies = [
-        row(WARM_START, own[first], references=True),
+        row(WARM_START, own[reference], references=True),
         row("MPDF, PPO", rivals["PPO"]),
         row("MPDF, GRPO", rivals["GRPO"]),
-        *(row(labels[kind], own[kind]) for kind in (*others, first)),
+        *(row(labels[kind], own[kind]) for kind in (*others, reference)),
     ]
     at_prices: list[SystemResult] = []
     by_price: list[str] = []

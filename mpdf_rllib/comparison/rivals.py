@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mpdf_rllib import run_folder
 from mpdf_rllib.config import CreditConfig, ExperimentConfig
+from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.learners import GROUP_RELATIVE, Learner, at_prices, proximal, replaying
 from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.sweep_config import settings_of
@@ -22,7 +23,7 @@ def train_rivals(config: ExperimentConfig, trees: RecordedTrees) -> Checkpoints:
     """Trains what is not trained yet of "PPO", "GRPO" and the prices but the experiment's own, by these names.
 
     All have the experiment's seeds, replay the same debates with the same network, and make the same number of updates;
-    PPO begins with the references of the first kind of credit, and GRPO's own warm start comes to the same.
+    PPO begins with the references of `reference_credit`, and GRPO's own warm start comes to the same.
 
     Raises:
         ConfigError: The run folder cannot be written.
@@ -41,9 +42,15 @@ def train_rivals(config: ExperimentConfig, trees: RecordedTrees) -> Checkpoints:
     return trained
 
 
+def reference_credit(config: ExperimentConfig) -> CreditKind:
+    """Of the SoftRankPO that all are compared with, of GRPO and PPO: the paper's, where the experiment has it."""
+    return "step" if "step" in config.algorithm.credits else "outcome"
+
+
 def _rivals(config: ExperimentConfig) -> Iterator[tuple[Learner, Settings]]:
-    setting = next(iter(settings_of(config.algorithm, None).values()))
-    warm_starts = next(iter(run_folder.read_checkpoints(config.run_path).values()))
+    kind = reference_credit(config)
+    setting = settings_of(config.algorithm, None)[kind]
+    warm_starts = run_folder.read_checkpoints(config.run_path)[kind]
     yield proximal(warm_starts), {"PPO": setting}
     yield GROUP_RELATIVE, {"GRPO": setting}
     algorithm, own = config.algorithm, config.algorithm.credits.get("outcome")
