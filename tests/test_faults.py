@@ -301,7 +301,7 @@ def test_a_reward_that_is_no_number_names_the_question_in_one_clear_error(ray_in
     algorithm = CONFIG["algorithm"] | {"credits": {"outcome": {}}}
     config = Experiment(tmp_path, CONFIG | {"seeds": 1, "algorithm": algorithm}).load()
     without_number = Calibration((math.nan,) * len(NUMBERS), 0.0)
-    monkeypatch.setattr("mpdf_rllib.trials.fit_calibration", lambda trees: without_number)
+    monkeypatch.setattr("mpdf_rllib.learners.fit_calibration", lambda trees: without_number)
     with pytest.raises(EngineError) as caught:
         train(config)
     assert re.fullmatch(
