@@ -252,6 +252,25 @@ def test_each_kind_of_questions_has_instructions_of_its_own(kind):
 ADD_ONE = Instructions(answer="Add one.")
 
 
+DISCUSS = ((("2", "3", "4"), "1 + 1", "2"), (("7", "5"), "2 + 3", "5"))
+
+
+@pytest.mark.parametrize(
+    ("discuss", "own", "asked"),
+    [
+        (DISCUSS, "9", ["Draft: 2\nPeer: 3\nPeer: 4\nQ: 1 + 1", "Draft: 7\nPeer: 5\nQ: 2 + 3"]),
+        (DISCUSS, None, ["Peer: 2\nPeer: 3\nPeer: 4\nQ: 1 + 1", "Peer: 7\nPeer: 5\nQ: 2 + 3"]),
+        ((), "9", ["Draft: 6\nQ: 3 + 4"]),
+        ((), None, ["Peer: 6\nQ: 3 + 4"]),
+    ],
+)
+def test_examples_of_discussions_are_as_the_question(discuss, own, asked):
+    prompts = Prompts(answer=((),), refine=((("6", "3 + 4", "7"),),), critic=(), max_tokens=1, discuss=discuss)
+    *examples, (_, query) = prompts.discuss_turns(0, "4 + 4", own, ["8"])
+    assert [content for role, content in examples if role == "user"] == asked
+    assert query == ("Draft: 9\n" if own else "") + "Peer: 8\nQ: 4 + 4"
+
+
 def test_an_instruction_opens_the_first_example():
     prompts = Prompts(answer=((("2", "3"),),), refine=((),), critic=(), max_tokens=1, instructions=ADD_ONE)
     assert as_text(prompts.answer_turns(0, "4")) == "Add one.\n\nQ: 2\nA: 3\n\nQ: 4\nA:"

@@ -82,20 +82,21 @@ class AgentPrune(System):
         return Requests(self._reinforce.iterations * self._reinforce.batch * answer, answer)
 
     async def _play(self, graphs: Sequence[Graph], session: Session) -> Solution | None:
-        solutions: list[Solution] = []
+        solutions: dict[int, Solution] = {}
         for turn, graph in enumerate(graphs, 1):
-            speak = partial(self._speak, session, solutions, turn)
-            solutions = await speak_in_turn(graph, self._agents, speak, solutions)
-        return await session.vote(solutions)
+            before = {self._agents + agent: solution for agent, solution in solutions.items()}
+            speak = partial(self._speak, session, before, turn)
+            solutions = await speak_in_turn(graph, range(self._agents), speak, before)
+        return await session.vote([*solutions.values()])
 
     async def _speak(
-        self, session: Session, before: Sequence[Solution], turn: int, agent: int, heard: Mapping[int, Solution]
+        self, session: Session, before: Mapping[int, Solution], turn: int, agent: int, heard: Mapping[int, Solution]
     ) -> Solution:
+        itself = self._agents + agent
         if heard:
-            itself = self._agents + agent
             peers = [solution for node, solution in heard.items() if node != itself]
             return await session.discussed(agent, heard.get(itself), peers, turn)
-        return before[agent] if before else await session.first(agent)
+        return before[itself] if before else await session.first(agent)
 
 
 def logit_matrix(edges: Edges, agents: int) -> Tensor:

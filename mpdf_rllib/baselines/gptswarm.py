@@ -4,13 +4,13 @@ There is an edge from every agent to every other and one from each to the final 
 first 1/2, and graphs without cycles are drawn from them, one for each of the training questions of a batch; REINFORCE
 raises those of graphs that lead to right answers. Questions are then answered with the edges whose probability is above
 1/2. An agent that hears others is asked once, shown their solutions in full; a majority vote of the agents with an edge
-to the decision is taken.
+to the decision is taken. Agents that neither decide nor are heard by any who does are not asked.
 
-As published, in the paper and its code (metauto-ai/GPTSwarm): the order of the edges, Adam at a rate of 0.1, batches of
-4, and 200 iterations, later 50 by default. Ours: the nodes are the team's agents over and over, in place of the
-published kinds (direct answers, adversaries, ...); where no agent has an edge to the decision, all vote; ties of the
-vote go to the higher summed confidence; every pass through the training questions has an order of its own, where the
-published ones share one.
+As published, in the paper and its code (metauto-ai/GPTSwarm): the order of the edges, who is asked, Adam at a rate of
+0.1, batches of 4, and 200 iterations, later 50 by default. Ours: the nodes are the team's agents over and over, in
+place of the published kinds (direct answers, adversaries, ...); where no agent has an edge to the decision, all vote;
+ties of the vote go to the higher summed confidence; every pass through the training questions has an order of its own,
+where the published ones share one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ from mpdf_rllib.baselines.message_graph import (
     Graph,
     Reinforce,
     heard_by,
+    leading_to,
     messages_kept,
     speak_in_turn,
     without_cycles,
@@ -63,8 +64,9 @@ class GPTSwarm(System):
             return await session.first(agent)
 
         (graph,) = graphs
-        solutions = await speak_in_turn(graph, self._agents, speak)
-        return await session.vote([solutions[agent] for agent in self._deciders(graph)])
+        deciders = self._deciders(graph)
+        solutions = await speak_in_turn(graph, leading_to(graph, deciders), speak)
+        return await session.vote([solutions[agent] for agent in deciders])
 
     def _deciders(self, graph: Graph) -> list[int]:
         return heard_by(graph, self._agents) or [*range(self._agents)]

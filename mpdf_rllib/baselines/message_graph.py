@@ -50,11 +50,17 @@ def heard_by(graph: Graph, agent: int) -> list[int]:
     return sorted(heard for heard, hears in graph if hears == agent)
 
 
-def speaking_order(graph: Graph, agents: int) -> list[list[int]]:
-    """Who speaks when: N agents in layers, each of them after all agents that it hears, ascending within a layer."""
-    sorter = TopologicalSorter(
-        {agent: [node for node in heard_by(graph, agent) if node < agents] for agent in range(agents)}
-    )
+def leading_to(graph: Graph, nodes: Iterable[int]) -> set[int]:
+    """The nodes, and all that they hear themselves or through others."""
+    reached = {*nodes}
+    while further := {heard for heard, hears in graph if hears in reached} - reached:
+        reached |= further
+    return reached
+
+
+def speaking_order(graph: Graph, agents: Collection[int]) -> list[list[int]]:
+    """Who speaks when: agents in layers, each of them after all others that it hears, ascending within a layer."""
+    sorter = TopologicalSorter({agent: {*heard_by(graph, agent)}.intersection(agents) for agent in agents})
     sorter.prepare()
     layers = []
     while sorter.is_active():
@@ -65,26 +71,26 @@ def speaking_order(graph: Graph, agents: int) -> list[list[int]]:
 
 async def speak_in_turn(
     graph: Graph,
-    agents: int,
+    agents: Collection[int],
     speak: Callable[[int, Mapping[int, Solution]], Awaitable[Solution]],
-    before: Sequence[Solution] = (),
-) -> list[Solution]:
+    before: Mapping[int, Solution] | None = None,
+) -> dict[int, Solution]:
     """Plays one round; the agents of a layer are in flight together.
 
     Args:
         graph: Who hears whom.
-        agents: How many there are, N.
+        agents: Who speaks.
         speak: Gives the solution of an agent who hears those of some nodes.
-        before: The solutions of nodes N, N + 1, ..., there from the start. A node without a solution is heard by none.
+        before: Solutions of other nodes, there from the start. A node without a solution is heard by none.
 
     Returns:
-        The N agents' solutions.
+        The agents' solutions.
     """
-    said = dict(enumerate(before, agents))
+    said = dict(before or {})
     for layer in speaking_order(graph, agents):
         heard = [{node: said[node] for node in heard_by(graph, agent) if node in said} for agent in layer]
         said.update(zip(layer, await settled(map(speak, layer, heard)), strict=True))
-    return [said[agent] for agent in range(agents)]
+    return {agent: said[agent] for agent in agents}
 
 
 class Edges:

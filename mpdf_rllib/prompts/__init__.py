@@ -129,18 +129,22 @@ class Prompts:
     ) -> list[Message]:
         """Chat turns that ask for a solution in sight of others'; see `answer_turns`.
 
+        The examples are those of refinements where there are no others. To an agent without a solution of its own, all
+        solutions in them are others'.
+
         Args:
             agent: Its index among those with these prompts.
             question: The question's text.
             own: The agent's solution so far, if it has one.
             peers: The other solutions that it is shown.
-            shots: How many examples it is shown, all by default; those of refinements where there are no others.
+            shots: How many examples it is shown, all by default.
             persona: What opens the first turn; "" for nothing.
         """
-        if self.discuss:
-            asked = [(_asked(q, own, peers), a) for (own, *peers), q, a in self.discuss[:shots]]
-        else:
-            asked = [(_asked(q, d), a) for d, q, a in _agent_shots(self.refine, agent)[:shots]]
+        given = self.discuss or [((d,), q, a) for d, q, a in _agent_shots(self.refine, agent)]
+        asked = [
+            (_asked(q, None, solutions) if own is None else _asked(q, solutions[0], solutions[1:]), a)
+            for solutions, q, a in given[:shots]
+        ]
         return _turns(_opening(persona, self.instructions.discuss), asked, _asked(question, own, peers))
 
 
