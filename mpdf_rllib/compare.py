@@ -120,7 +120,7 @@ def _played_on(config: ExperimentConfig, name: str | None) -> Played:
             "self-consistency, by the number of samples": by_samples(rows),
         },
         questions=[question.id for question in test],
-        sets=[name or _set_of(question, test, config) for question in test],
+        sets=[name] * len(test) if name else sets_of(test, config.name),
         learned=learned,
     )
 
@@ -157,10 +157,14 @@ def _policies(
     return policies, at_prices, by_price
 
 
-def _set_of(question: Question, questions: Sequence[Question], config: ExperimentConfig) -> str:
-    """The source, which a family's name or a file's prompts are; the experiment's name where there is one alone."""
-    several = len({other.source for other in questions}) > 1
-    return Path(question.source).stem if several else config.name
+def sets_of(questions: Sequence[Question], alone: str) -> list[str]:
+    """Each question's source, which a family's name or a file of prompts is; another name where there is one alone."""
+    sources = {question.source for question in questions}
+    if len(sources) == 1:
+        return [alone] * len(questions)
+    short = {source: Path(source).stem for source in sources}
+    told_apart = len({*short.values()}) == len(sources)
+    return [short[question.source] if told_apart else question.source for question in questions]
 
 
 def _joined(parts: Sequence[Played]) -> Played:

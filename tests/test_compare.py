@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from mpdf_rllib.algorithms.checkpoints import load_module
 from mpdf_rllib.baselines.outcome import Outcome
 from mpdf_rllib.baselines.system import Panel, together
-from mpdf_rllib.compare import compare
+from mpdf_rllib.compare import compare, sets_of
 from mpdf_rllib.comparison.systems import play_systems, rows_of
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.engine import run
 from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.questions import Question
 
 SMALL = {
     "seeds": 1,
@@ -228,3 +229,16 @@ def test_all_systems_ask_a_real_model(vllm_engine):
         assert 0 < generated <= system.requests(3).answer * 14 * 3 or system.label == "SC at MPDF's tokens"
         assert 0 <= cached <= prompt and prompt > 0
         assert not end.failed.any()
+
+
+@pytest.mark.parametrize(
+    ("sources", "sets"),
+    [
+        (["addition", "addition"], ["mine", "mine"]),
+        (["addition", "/a/own.yaml", "addition"], ["addition", "own", "addition"]),
+        (["/a/own.yaml", "/b/own.yaml", "/a/own.yaml"], ["/a/own.yaml", "/b/own.yaml", "/a/own.yaml"]),
+    ],
+)
+def test_questions_are_of_the_sets_of_their_prompts(sources, sets):
+    questions = [Question(str(i), "1 + 1", "2", "number", source) for i, source in enumerate(sources)]
+    assert sets_of(questions, "mine") == sets
