@@ -1,6 +1,6 @@
 """The bootstrap over questions and seeds: intervals of means, p-values of differences, and Holm's correction."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -24,15 +24,18 @@ class Estimate(NamedTuple):
         return cls(float(mean), float(low), float(high))
 
 
-def replicates(values: Sequence[np.ndarray], sets: Sequence[np.ndarray], blocks: int = 1) -> list[np.ndarray]:
+def replicates(
+    values: Sequence[np.ndarray], seeds: Sequence[Hashable], sets: Sequence[np.ndarray], blocks: int = 1
+) -> list[np.ndarray]:
     """Means of several systems, again and again, over questions and seeds that are drawn anew.
 
     Questions are drawn within each set, the same for all systems; seeds for all sets together, the same for systems
-    that have as many. So the difference of two systems' replicates is a replicate of their paired difference. Of the
+    with the same seeds. So the difference of two systems' replicates is a replicate of their paired difference. Of the
     variance that S seeds make, a bootstrap holds (S - 1) / S: of a single seed nothing.
 
     Args:
         values: Of each system, float64, shape (seeds, Q).
+        seeds: Of each system, what its seeds are of: those of equal entries and as many seeds have the same.
         sets: Of each question set, which questions are its own, bool, shape (Q,).
         blocks: How many times `REPLICATES` to draw; memory holds one block's draws of one set.
 
@@ -42,14 +45,14 @@ def replicates(values: Sequence[np.ndarray], sets: Sequence[np.ndarray], blocks:
     rng = np.random.default_rng(0)
     means = [np.empty((blocks, REPLICATES, len(sets))) for _ in values]
     for block in range(blocks):
-        seeds: dict[int, np.ndarray] = {}
+        drawn: dict[Hashable, np.ndarray] = {}
         for column, chosen in enumerate(sets):
             questions = _drawn(rng, int(chosen.sum()))
-            for system, of_system in zip(means, values, strict=True):
-                count = len(of_system)
-                if count not in seeds:
-                    seeds[count] = _drawn(rng, count)
-                system[block, :, column] = ((seeds[count] @ of_system[:, chosen]) * questions).sum(1)
+            for system, of_system, kind in zip(means, values, seeds, strict=True):
+                own = kind, len(of_system)
+                if own not in drawn:
+                    drawn[own] = _drawn(rng, len(of_system))
+                system[block, :, column] = ((drawn[own] @ of_system[:, chosen]) * questions).sum(1)
     return [system.reshape(-1, len(sets)) for system in means]
 
 

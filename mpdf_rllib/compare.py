@@ -1,6 +1,6 @@
 """`python -m mpdf_rllib.compare`: the policy beside other systems, on the same engine and questions, in one table.
 
-What the paper's Table 1 compares, from single answers over published systems to SoftRankPO, and what none can pass.
+What the paper's Table 1 compares, from single answers over published systems to SoftRankPO, and the debates' bounds.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def compare(config: ExperimentConfig, fresh: bool = False) -> Played:
     for _, own in compared_on:
         for split in get_args(Split):  # what is wrong with any of them is said before hours are spent on another
             own.questions_of(split)
-    for _, own in [(None, config), *compared_on]:
+    for own in {each.run_path: each for each in (config, *(own for _, own in compared_on))}.values():
         run_folder.prepare(own, fresh)
     played = _joined([_played_on(own, name) for name, own in compared_on])
     folder = config.run_path / run_folder.COMPARISON

@@ -81,7 +81,7 @@ def _learned(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResul
 
 
 def bounds(trees: RecordedTrees) -> list[SystemResult]:
-    """What no policy on these solutions can pass."""
+    """What a selector that sees all solutions reaches, and what no debate can pass."""
     ceiling = informed_ceiling(trees.train, trees.test, fit_calibration(trees.train))
     return [
         SystemResult(CEILING, (ceiling,)),

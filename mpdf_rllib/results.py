@@ -53,6 +53,11 @@ class SystemResult:
         return sum(int(outcome.failed.sum()) for outcome in self.outcomes)
 
     @property
+    def seeds(self) -> str:
+        """What its seeds are of: those of all that debates, such as policies, are the same; others are its own."""
+        return "debates" if self.action_shares is not None else self.system
+
+    @property
     def action_shares(self) -> np.ndarray | None:
         """Shares of Persist, Refine, Concede, shape (3,); None for a system without these actions."""
         counts = np.sum([outcome.actions.sum(0) for outcome in self.outcomes], 0)
@@ -62,17 +67,14 @@ class SystemResult:
 def accuracy(result: SystemResult) -> Estimate:
     """Accuracy over all questions asked."""
     correct = result.correct
-    (means,) = replicates([correct], [_all(correct)])
+    (means,) = replicates([correct], [result.seeds], [_all(correct)])
     return Estimate.of(correct.mean(), means)
 
 
 def paired_difference(result: SystemResult, other: SystemResult) -> Estimate:
-    """Accuracy of one system less another's on the same questions; on the same seeds, where both have as many."""
+    """Accuracy of one system less another's on the same questions, and seeds where both debate with as many."""
     one, two = result.correct, other.correct
-    if len(one) == len(two):
-        (means,) = replicates([one - two], [_all(one)])
-        return Estimate.of((one - two).mean(), means)
-    means, others = replicates([one, two], [_all(one)])
+    means, others = replicates([one, two], [result.seeds, other.seeds], [_all(one)])
     return Estimate.of(one.mean() - two.mean(), means - others)
 
 

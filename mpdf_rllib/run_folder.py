@@ -95,7 +95,7 @@ def check(config: ExperimentConfig) -> None:
         DataError: There is no run.
     """
     file = config.run_path / CONFIG
-    remedy = "give another run_folder, or `train --fresh` to begin it anew (the recording is kept)"
+    remedy = "give another run_folder, or begin it anew: what trained it with --fresh (the recording is kept)"
     try:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,6 +1,7 @@
 """AFlow: the search for the best workflow, by drawn edits and by a model that proposes them."""
 
 import asyncio
+import re
 from collections import Counter
 
 import pytest
@@ -117,7 +118,7 @@ def test_the_search_finds_that_revisions_are_right_and_takes_the_cheapest(seed):
     script, system = Script(lambda place: 48 if place.depth else 40), AFlow(20, 6, seed, None)
     tried = fitted(system, script)
     assert sum(R in workflow for workflow in tried) > 1
-    assert system.learned == "generate, revise (1.000 of 6 validation questions)"
+    assert re.fullmatch(r"generate, revise \(1\.000 of 6 validation questions; \d+ rounds\)", system.learned)
     assert asyncio.run(system.answer(script.panel, QUESTIONS)).accuracy == 1
 
 
@@ -144,7 +145,7 @@ def test_the_search_finds_that_a_vote_of_three_is_right():
 def test_a_share_of_validation_questions_is_told_as_in_the_table():
     system = AFlow(0, 12, 0, None)
     fitted(system, Script(lambda place: 48 if int(place.question[1:]) < 5 else 40))
-    assert system.learned == "generate (.417 of 12 validation questions)"
+    assert system.learned == "generate (.417 of 12 validation questions; 0 rounds)"
 
 
 def test_the_search_ends_after_five_rounds_without_a_change():
@@ -169,8 +170,9 @@ def test_a_change_of_the_best_three_lets_the_search_go_on():
 
 
 def test_lost_rounds_change_nothing():
-    script = Script(lambda place: 48, ["nothing"] * 15)
-    assert fitted(AFlow(20, 4, 0, MODEL), script) == [INITIAL]
+    script, system = Script(lambda place: 48, ["nothing"] * 15), AFlow(20, 4, 0, MODEL)
+    assert fitted(system, script) == [INITIAL]
+    assert system.learned.endswith("validation questions; 5 rounds, 5 of them without a new workflow)")
     assert len(script.proposals) == 5 * 3
 
 

@@ -22,7 +22,7 @@ def test_the_mean_over_sets_is_drawn_within_each_of_them():
     rng = np.random.default_rng(0)
     is_small = rng.permutation(340) < 40
     correct = rng.random(340) < np.where(is_small, 0.9, 0.4)
-    (by_set,) = replicates([correct[None] * 1.0], [is_small, ~is_small], blocks=3)
+    (by_set,) = replicates([correct[None] * 1.0], [""], [is_small, ~is_small], blocks=3)
     assert by_set.shape == (3 * REPLICATES, 2)
     parts = (correct[is_small], correct[~is_small])
     for column, part in enumerate(parts):
@@ -40,25 +40,27 @@ def test_the_mean_over_sets_is_drawn_within_each_of_them():
 def test_seeds_are_drawn_for_all_sets_together():
     """Two seeds, of which one is all right and one all wrong: so are both sets, or half of each."""
     first = np.arange(10) < 4
-    (by_set,) = replicates([np.repeat([[0.0], [1.0]], 10, 1)], [first, ~first])
+    (by_set,) = replicates([np.repeat([[0.0], [1.0]], 10, 1)], [""], [first, ~first])
     assert by_set[:, 0] == pytest.approx(by_set[:, 1])
     assert by_set.mean(1).std() == pytest.approx(np.sqrt(1 / 8), rel=0.05)
 
 
-def test_systems_share_questions_and_as_many_seeds():
+def test_systems_share_questions_and_their_seeds_where_these_are_the_same():
     rng = np.random.default_rng(2)
     one, two, alone = rng.random((3, 50)), rng.random((3, 50)), rng.random((1, 50))
-    together = replicates([one, two, alone], everything(50))
-    assert together[0] - together[1] == pytest.approx(replicates([one - two], everything(50))[0])
+    together = replicates([one, two, alone], ["", "", ""], everything(50))
+    assert together[0] - together[1] == pytest.approx(replicates([one - two], [""], everything(50))[0])
     # Where only questions are shared, differences vary by the seeds of either.
-    apart = replicates([np.repeat([[0.0], [1.0]], 50, 1), np.repeat([[0.0], [1.0], [0.5]], 50, 1)], everything(50))
+    few, many = np.repeat([[0.0], [1.0]], 50, 1), np.repeat([[0.0], [1.0], [0.5]], 50, 1)
+    apart = replicates([few, many, few], ["one", "one", "two"], everything(50))
     assert (apart[0] - apart[1]).var() == pytest.approx(1 / 8 + 1 / 18, rel=0.1)
+    assert (apart[0] - apart[2]).var() == pytest.approx(1 / 8 + 1 / 8, rel=0.1)
 
 
 def test_every_block_is_another():
-    (drawn,) = replicates([np.random.default_rng(3).random((2, 30))], everything(30), blocks=2)
+    (drawn,) = replicates([np.random.default_rng(3).random((2, 30))], [""], everything(30), blocks=2)
     assert len(np.unique(drawn)) > 0.99 * 2 * REPLICATES
-    (first,) = replicates([np.random.default_rng(3).random((2, 30))], everything(30))
+    (first,) = replicates([np.random.default_rng(3).random((2, 30))], [""], everything(30))
     assert (drawn[:REPLICATES] == first).all()
 
 
@@ -66,14 +68,14 @@ def test_p_is_that_of_the_normal_distribution_where_differences_are_normal():
     rng = np.random.default_rng(4)
     for shift in (0, 0.05, 0.1, 0.2, -0.15):
         differences = rng.normal(shift, 1, 400)
-        (drawn,) = replicates([differences[None]], everything(400), blocks=5)
+        (drawn,) = replicates([differences[None]], [""], everything(400), blocks=5)
         z = differences.mean() / differences.std() * np.sqrt(400)
         assert p_value(drawn) == pytest.approx(2 * stats.norm.sf(abs(z)), rel=0.1, abs=0.001)
 
 
 def test_p_is_uniform_where_there_is_no_difference():
     differences = np.random.default_rng(5).normal(0, 1, (1500, 1, 100))
-    p = [p_value(drawn) for drawn in replicates([*differences], everything(100))]
+    p = [p_value(drawn) for drawn in replicates([*differences], [""] * 1500, everything(100))]
     assert stats.kstest(p, "uniform").pvalue > 0.01
     assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=0.015)
 
@@ -82,7 +84,7 @@ def test_p_of_right_and_wrong_is_seldom_small_where_systems_are_as_good():
     """Each right on the same share of questions, mostly the same ones; so differences are -1, 0 and 1."""
     rng = np.random.default_rng(6)
     differences = rng.choice([-1.0, 0.0, 1.0], (1500, 1, 100), p=[0.1, 0.8, 0.1])
-    p = np.array([p_value(drawn) for drawn in replicates([*differences], everything(100))])
+    p = np.array([p_value(drawn) for drawn in replicates([*differences], [""] * 1500, everything(100))])
     for level in (0.01, 0.05, 0.2):
         assert np.mean(p <= level) < level + 4 * np.sqrt(level / 1500)
 

@@ -14,12 +14,15 @@ from pydantic import ValidationError
 from mpdf_rllib.algorithms.checkpoints import load_module
 from mpdf_rllib.baselines.outcome import Outcome
 from mpdf_rllib.baselines.system import Panel, together
-from mpdf_rllib.compare import compare, sets_of
+from mpdf_rllib.compare import compare, experiments, sets_of
 from mpdf_rllib.comparison.systems import play_systems, rows_of
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.engine import run
+from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.policies import play_policies
 from mpdf_rllib.questions import Question
+from mpdf_rllib.record import record
 
 SMALL = {
     "seeds": 1,
@@ -85,6 +88,66 @@ def test_a_row_of_the_results_is_a_system_a_seed_and_a_question(compared):
     assert set(frame["set"]) == set(FAMILIES)
 
 
+def test_the_table_is_the_means_of_the_results(compared):
+    experiment, _ = compared
+    frame = pq.read_table(experiment.run / "comparison/results.parquet").to_pandas()
+    columns = {"accuracy": "correct"} | {name: name for name in ("prompt_tokens", "cached_tokens", "generated_tokens")}
+    for row in table(experiment):
+        of_system = frame[frame["system"] == row["system"]]
+        for column, values in columns.items():
+            by_set = of_system.groupby("set")[values].mean()
+            expected = by_set.mean() if row["set"] == "mean" else by_set[row["set"]]
+            assert float(row[column]) == pytest.approx(expected)
+
+
+def assert_played(experiment: Experiment, config: ExperimentConfig, system: str, paths: list[str], **how) -> None:
+    """That a row of the results is what these checkpoints of the run folder come to, in their order."""
+    frame = pq.read_table(experiment.run / "comparison/results.parquet").to_pandas()
+    test = record(config).test
+    ids = [question.id for question in test.questions]
+    outcomes = play_policies(config, test, [config.run_path / path for path in paths], **how)
+    for seed, outcome in enumerate(outcomes):
+        of_seed = frame[(frame["system"] == system) & (frame["seed"] == seed)].set_index("question").loc[ids]
+        assert of_seed["correct"].tolist() == outcome.correct.tolist()
+        assert of_seed["prompt_tokens"].tolist() == outcome.tokens[:, 0].tolist()
+        assert of_seed[[*ACTIONS]].to_numpy().tolist() == outcome.actions.tolist()
+
+
+def test_a_policys_row_is_what_its_own_checkpoints_come_to(compared):
+    experiment, _ = compared
+    config = experiment.load()
+    own = json.loads((experiment.run / "checkpoints.json").read_text())["step"]
+    rivals = json.loads((experiment.run / "rivals.json").read_text())
+    assert_played(experiment, config, "MPDF, SoftRankPO", own)
+    assert_played(experiment, config, "MPDF, warm start", own, references=True)
+    trained = {"MPDF, PPO": "PPO", "MPDF, GRPO": "GRPO", PRICED[0]: "0", PRICED[1]: "0.01"}
+    for system, name in trained.items():
+        assert_played(experiment, config, system, rivals[name])
+        for seed, path in enumerate(rivals[name]):
+            trial = (experiment.run / path).parent
+            assert trial.name == f"{name}-seed{seed}"
+            credit = results_of(trial)[-1]["config"]["env_config"]
+            price = float(name) if name in ("0", "0.01") else None
+            assert (credit["credit"], credit["token_price"]) == (("step", 0) if price is None else ("outcome", price))
+
+
+def test_self_consistency_spends_as_much_as_the_policy_and_no_sample_more(compared):
+    spent = {
+        row["system"]: float(row["prompt_tokens"]) + float(row["generated_tokens"])
+        for row in table(compared[0])
+        if row["set"] == "mean"
+    }
+    frame = pq.read_table(compared[0].run / "comparison/results.parquet").to_pandas()
+    samples = frame[frame["system"] == "CoT"].groupby("seed")[["prompt_tokens", "generated_tokens"]].mean().sum(axis=1)
+    policy, equal = spent["MPDF, SoftRankPO"], spent["SC at MPDF's tokens"]
+    assert policy <= equal < policy + samples.max()
+
+
+def test_what_differs_in_one_setting_is_a_curve(compared):
+    curves = [{*curve} for curve in compare(compared[0].load()).curves.values()]
+    assert curves == [{*PRICED}, {"CoT", "SC, 3 samples", "SC, 9 samples", "SC at MPDF's tokens"}]
+
+
 def test_no_answer_passes_the_oracle(compared):
     frame = pq.read_table(compared[0].run / "comparison/results.parquet").to_pandas()
 
@@ -142,7 +205,9 @@ def test_the_dry_run_says_how_often_each_asks_at_most(compared):
     assert "# processes: requests at most, to fit to 12 questions + to answer 12\n" in said
     numbers = re.findall(r"^#   (.*): ([\d,]+) \+ ([\d,]+|as many as the policy spends)$", said, re.MULTILINE)
     expected = {system: (fit, answer) for system, fit, answer in numbers}
-    assert [*expected] == [*PUBLISHED, *LEARNED, "MPDF, all that any policy can ask"]
+    more = "more first answers, for `train`'s table"
+    assert [*expected] == [*PUBLISHED, *LEARNED, "MPDF, all that any policy can ask", more]
+    assert expected[more] == ("0", str(12 * 3))
     assert expected["LLM-Debate"] == ("0", str(12 * 3 * 2))
     assert expected["CoT"] == ("0", str(12 * 3))
     assert expected["MPDF, all that any policy can ask"] == (str(12 * 12),) * 2
@@ -166,8 +231,10 @@ def test_each_set_is_trained_on_its_own_with_all_kinds_of_credit(tmp_path):
     ]
     by_tokens = (experiment.run / "comparison/tokens.md").read_text()
     assert "price 0 " in by_tokens and "price 0.01 " not in by_tokens
-    for name in sets:
-        assert (experiment.run / "sets" / name / "checkpoints.json").exists()
+    for _, of_set in experiments(experiment.load()):
+        own = json.loads((of_set.run_path / "checkpoints.json").read_text())
+        assert_played(experiment, of_set, "MPDF, SoftRankPO", own["step"])
+        assert_played(experiment, of_set, "MPDF, SoftRankPO (soft outcome)", own["outcome"])
 
 
 @pytest.mark.parametrize(

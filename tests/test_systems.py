@@ -95,6 +95,15 @@ def test_self_consistency_at_a_cost(tokens, samples):
     assert spent.tolist() == alone.tolist()
 
 
+def test_self_consistency_at_a_cost_where_nothing_can_be_asked():
+    def refuse(request):
+        raise PromptError("too long")
+
+    system = SelfConsistencyAtCost(100)
+    end = asyncio.run(system.answer(Panel(Team(3), ScriptedEngine(refuse)), [PENS]))
+    assert end.failed.tolist() == [True] and system.learned == "1 samples"
+
+
 def test_php_hints_all_former_answers_and_stops_when_two_in_a_row_agree():
     said = [44, 40, None, 44, RIGHT, RIGHT, 40]
     asked = Asked(lambda agent, turn: said[turn])
@@ -263,13 +272,26 @@ def test_a_ranker_rates_what_it_is_shown():
         ("[[1, 5, 2]]", [1, 5, 2]),
         ("[3,4,5]", [3, 4, 5]),
         ("as [[1, 1, 1]] says, or rather [[2, 3, 4]].", [2, 3, 4]),
-        ("[[1, 2]]", [1, 1, 1]),
-        ("[[0, 9, 2]]", [1, 1, 1]),
-        ("the second", [1, 1, 1]),
+        ("[[1, 2]]", None),
+        ("[[0, 9, 2]]", None),
+        ("the second", None),
     ],
 )
-def test_ratings_are_read_or_equal(text, ratings):
-    assert read_ratings(text, 3).tolist() == ratings
+def test_ratings_are_read(text, ratings):
+    read = read_ratings(text, 3)
+    assert (None if read is None else read.tolist()) == ratings
+
+
+def test_ratings_that_cannot_be_read_are_equal_and_counted():
+    def respond(request):
+        if request.model == "judge":
+            return "[[1, 2, 5]]" if request.position.depth else "the second"
+        return f" 12 * 4 = {40 + request.position.root}"
+
+    system = drilled(layers=3, ranker=Advisor("judge", chat=True))
+    asyncio.run(system.fit(Panel(Team(3), ScriptedEngine(respond)), [PENS]))
+    # Of three that ranked a layer; of the first answers; of the two that were kept, for which three are no ratings.
+    assert system.learned.endswith("; 2 of 3 ratings could not be read")
 
 
 def test_a_rating_says_what_to_reply():

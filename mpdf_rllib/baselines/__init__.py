@@ -1,1 +1,1 @@
-"""Simple rules on the same solutions, one file a family, that the learned policy is held against."""
+"""What the learned policy is held against: rules on the same solutions, and published systems, one file each."""

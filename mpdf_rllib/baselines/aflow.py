@@ -98,11 +98,12 @@ class AFlow(System):
         rng = np.random.default_rng(self._seed)
         drawn = [questions[i] for i in rng.permutation(len(questions))[: self._validation]]
         proposer = _Asked(self._advisor, panel.engine, self._seed) if self._advisor else _Drawn(rng)
-        trials = await _search(panel, drawn, self._rounds, proposer, rng)
+        trials, lost = await _search(panel, drawn, self._rounds, proposer, rng)
         best = ranked(trials)[0]
         self._workflow = best.workflow
         accuracy = f"{best.accuracy:.3f}".removeprefix("0")
-        self.learned = f"{', '.join(best.workflow)} ({accuracy} of {len(drawn)} validation questions)"
+        rounds = f"{len(trials) - 1 + lost} rounds" + (f", {lost} of them without a new workflow" if lost else "")
+        self.learned = f"{', '.join(best.workflow)} ({accuracy} of {len(drawn)} validation questions; {rounds})"
 
     async def solve(self, session: Session) -> Solution | None:
         return await run(self._workflow, session)
@@ -132,22 +133,26 @@ def selection_probabilities(accuracies: Sequence[float]) -> np.ndarray:
 
 async def _search(
     panel: Panel, questions: Sequence[Question], rounds: int, proposer: Proposer, rng: np.random.Generator
-) -> list[Trial]:
+) -> tuple[list[Trial], int]:
+    """The trials, and in how many rounds nothing was proposed."""
+
     async def tried(workflow: Workflow, parent: Workflow | None) -> Trial:
         scored = await outcome(panel, questions, lambda session: run(workflow, session))
         return Trial(workflow, parent, scored.accuracy, scored.generated)
 
     trials = [await tried(INITIAL, None)]
-    means = [_mean_of_best(trials)]
+    means, lost = [_mean_of_best(trials)], 0
     for _ in range(rounds):
         choice = candidates(trials)
         selected = choice[rng.choice(len(choice), p=selection_probabilities([trial.accuracy for trial in choice]))]
         if workflow := await proposer.propose(trials, selected):
             trials.append(await tried(workflow, selected.workflow))
+        else:
+            lost += 1
         means.append(_mean_of_best(trials))
         if means[-PATIENCE - 1 :] == [means[-1]] * (PATIENCE + 1):
             break
-    return trials
+    return trials, lost
 
 
 def _mean_of_best(trials: Sequence[Trial]) -> float:

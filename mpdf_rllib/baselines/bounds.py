@@ -1,4 +1,4 @@
-"""What no policy on these solutions can pass, and what a selector that sees all of them reaches."""
+"""Where some solution is right, which no debate can pass, and what a selector that sees all solutions reaches."""
 
 import numpy as np
 from sklearn.base import clone

@@ -12,8 +12,8 @@ Ours: candidates are the team's members over and over, with other examples where
 their own; as many are selected as the team has members. One ranker rates and ranks a layer at once, where the published
 agents rate each other in their replies, from 1 to 5, and a ranker names the best two: so an agent's importance in a
 layer that was rated is its share of the ratings. Without a ranker a solution's token probability is its rating: a small
-model cannot rate. Whether a layer agrees is looked at when all of it has answered. Ties go to the more confident, as in
-a debate.
+model cannot rate. Ratings that cannot be read are equal, so that the first agents are kept; they are counted. Whether a
+layer agrees is looked at when all of it has answered. Ties go to the more confident, as in a debate.
 """
 
 import re
@@ -56,6 +56,7 @@ class DyLAN(System):
         self._rng = np.random.default_rng(seed)
         self._ranker = ranker
         self._team: list[int] | None = None
+        self._read = self._unread = 0
 
     async def fit(self, panel: Panel, questions: Sequence[Question]) -> None:
         candidates = range(max(self._candidates, panel.size))
@@ -67,7 +68,8 @@ class DyLAN(System):
         scores = ", ".join(f"{agent}: {mean[agent]:.2f}" for agent in candidates)
         failures = sum(one is None for one in importance)
         failed = f"; {failures} of {len(importance)} questions failed" if failures else ""
-        self.learned = f"team {', '.join(map(str, self._team))} by importance ({scores}){failed}"
+        unread = f"; {self._unread} of {self._read + self._unread} ratings could not be read" if self._unread else ""
+        self.learned = f"team {', '.join(map(str, self._team))} by importance ({scores}){failed}{unread}"
 
     async def solve(self, session: Session) -> Solution | None:
         layers = await self._debate(session, self._team or range(session.size))
@@ -132,7 +134,12 @@ class DyLAN(System):
         if self._ranker is None:
             return np.array([solution.confidence for solution in solutions])
         said = await session.advised(self._ranker, rating_turns(session.question, solutions), turn)
-        return read_ratings(said, len(solutions))
+        ratings = read_ratings(said, len(solutions))
+        if ratings is None:
+            self._unread += 1
+            return np.ones(len(solutions))
+        self._read += 1
+        return ratings
 
 
 def rating_turns(question: Question, solutions: Sequence[Solution]) -> list[Message]:
@@ -141,13 +148,13 @@ def rating_turns(question: Question, solutions: Sequence[Solution]) -> list[Mess
     return [("user", "\n\n".join([packaged_text("rate.txt"), f"Q: {question.text}", *told]))]
 
 
-def read_ratings(text: str, number: int) -> np.ndarray:
-    """The last list of as many ratings from 1 to 5, shape (number,); equal ones where there is none."""
+def read_ratings(text: str, number: int) -> np.ndarray | None:
+    """The last list of as many ratings from 1 to 5, shape (number,); None where there is none."""
     for found in reversed(re.findall(r"\[([\d\s,]+)\]", text)):
         ratings = [int(rating) for rating in re.findall(r"\d+", found)]
         if len(ratings) == number and all(1 <= rating <= 5 for rating in ratings):
             return np.array(ratings, float)
-    return np.ones(number)
+    return None
 
 
 async def _agree(session: Session, layer: Layer) -> bool:

@@ -5,7 +5,8 @@ row agree. The last one is taken.
 
 Ours: an answer that cannot be read hints at nothing and agrees with none; there is a bound on the turns, where the
 published one has none; the hint stands before the question, where the small model makes better use of it; examples are
-those of refinements, with their drafts as hints; answers are drawn at the team's temperature, not greedily.
+those of refinements, with their drafts as hints; answers are drawn at the team's temperature, not greedily; of a choice
+the hint is its letter, of code the whole program, where the published one asks for numbers alone.
 """
 
 from mpdf_rllib.baselines.system import Requests, Session, System

@@ -56,12 +56,14 @@ class SelfConsistencyAtCost(SelfConsistency):
 
 
 def samples_for(tokens: float, costs: Sequence[float]) -> int:
-    """The fewest samples, the agents in turn, that cost as many tokens.
+    """The fewest samples, the agents in turn, that cost as many tokens; one where they cost nothing.
 
     Args:
         tokens: A question.
-        costs: Of a sample of each agent, tokens a question, positive.
+        costs: Of a sample of each agent, tokens a question, at least 0: all are 0 where every prompt is too long.
     """
+    if not any(costs):
+        return 1
     for samples, spent in enumerate(itertools.accumulate(itertools.cycle(costs)), 1):
         if spent >= tokens * (1 - ROUNDING):
             return samples

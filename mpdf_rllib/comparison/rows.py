@@ -79,7 +79,8 @@ def compared(results: Sequence[SystemResult], sets: Sequence[str], reference: st
     of_set = {name: np.array([own == name for own in sets]) for name in dict.fromkeys(sets)}
     parts = [[result.of_questions(own) for own in of_set.values()] for result in results]
     means = _with_mean(np.array([[part.correct.mean() for part in of_system] for of_system in parts]))
-    draws = _with_mean(np.array(replicates([result.correct for result in results], [*of_set.values()], BLOCKS)))
+    seeds = [result.seeds for result in results]
+    draws = _with_mean(np.array(replicates([result.correct for result in results], seeds, [*of_set.values()], BLOCKS)))
     p = np.array([p_value(drawn) for drawn in draws[at, :, -1] - draws[:, :, -1]])
     p_holm = np.ones(len(results))
     others = np.arange(len(results)) != at

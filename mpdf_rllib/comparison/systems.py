@@ -30,6 +30,7 @@ from mpdf_rllib.baselines.vanilla import Vanilla
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.engine import RecordingEngine, run
 from mpdf_rllib.questions import Question
+from mpdf_rllib.recorded_trees import FRESH_SAMPLES
 from mpdf_rllib.results import SystemResult
 
 Result = TypeVar("Result")
@@ -37,11 +38,11 @@ Result = TypeVar("Result")
 SAMPLES = (3, 9)
 """Of self-consistency."""
 
-Row = Sequence[System]
-"""One system, for every agent or seed."""
+Instances = Sequence[System]
+"""One system, once for every agent or seed."""
 
 
-def rows_of(config: ExperimentConfig, tokens: float) -> list[Row]:
+def rows_of(config: ExperimentConfig, tokens: float) -> list[Instances]:
     """The systems to compare with, in the table's order.
 
     Args:
@@ -65,7 +66,7 @@ def rows_of(config: ExperimentConfig, tokens: float) -> list[Row]:
     ]
 
 
-def by_samples(rows: Iterable[Row]) -> list[str]:
+def by_samples(rows: Iterable[Instances]) -> list[str]:
     """The labels of those that are self-consistency, of which CoT is that of one sample."""
     return [row[0].label for row in rows if isinstance(row[0], CoT | SelfConsistency)]
 
@@ -80,12 +81,14 @@ def expected_requests(config: ExperimentConfig, train: int, test: int) -> Iterat
         most = [system.requests(size) for system in row]
         known = not isinstance(row[0], SelfConsistencyAtCost)
         yield row[0].label, sum(one.fit for one in most), test * sum(one.answer for one in most) if known else None
-    calls = config.team.solutions * (2 if config.team.critic else 1)
-    yield "MPDF, all that any policy can ask", train * calls, test * calls
+    calls = 2 if config.team.critic else 1
+    debates, more = calls * config.team.solutions, calls * max(FRESH_SAMPLES - size, 0)
+    yield "MPDF, all that any policy can ask", train * debates, test * debates
+    yield "more first answers, for `train`'s table", 0, test * more
 
 
 def play_systems(
-    config: ExperimentConfig, rows: Sequence[Row], train: Sequence[Question], test: Sequence[Question]
+    config: ExperimentConfig, rows: Sequence[Instances], train: Sequence[Question], test: Sequence[Question]
 ) -> list[SystemResult]:
     """Fits all systems to the training questions, then has them answer the others; what is asked is recorded.
 
@@ -98,7 +101,11 @@ def play_systems(
 
 
 async def _played(
-    engine: RecordingEngine, panel: Panel, rows: Sequence[Row], train: Sequence[Question], test: Sequence[Question]
+    engine: RecordingEngine,
+    panel: Panel,
+    rows: Sequence[Instances],
+    train: Sequence[Question],
+    test: Sequence[Question],
 ) -> list[SystemResult]:
     systems = [system for row in rows for system in row]
     try:
