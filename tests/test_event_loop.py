@@ -88,8 +88,17 @@ def test_ctrl_c_does_not_wait_for_what_has_not_begun(monkeypatch, scheduled):
     schedule = asyncio.run_coroutine_threadsafe
 
     def interrupted(coroutine: Coroutine, loop: asyncio.AbstractEventLoop) -> Never:
-        if scheduled:
-            loop.call_soon_threadsafe(schedule, coroutine, loop)  # begins after what is scheduled below
+        if scheduled:  # to begin after what is scheduled next, until when the loop is held up
+            soon, held_up = loop.call_soon_threadsafe, threading.Event()
+
+            def soon_and_go_on(*callback) -> asyncio.Handle:
+                handle = soon(*callback)
+                held_up.set()
+                return handle
+
+            soon(held_up.wait)
+            soon(schedule, coroutine, loop)
+            monkeypatch.setattr(loop, "call_soon_threadsafe", soon_and_go_on)
         else:
             coroutine.close()
         raise KeyboardInterrupt
