@@ -22,6 +22,11 @@ class MetaPolicyNetwork(nn.Module):
     the action and the z of the solution that the action starts from [ours]. No weight depends on the number of peers or
     of actions: with three actions the third concedes to the peer marked as the target; with more, action 2 + j concedes
     to peer j.
+
+    Attributes:
+        num_features: D.
+        settings: All that it was made with, by name.
+        seen: float32, shape (D,): 1 for the entries of z that it sees, 0 for the others.
     """
 
     seen: Tensor
@@ -36,6 +41,8 @@ class MetaPolicyNetwork(nn.Module):
             left_out: Entries of z that it does not see.
         """
         super().__init__()
+        self.num_features = num_features
+        self.settings = {"num_features": num_features, "dim": dim, "heads": heads, "left_out": [*left_out]}
         seen = torch.ones(num_features)
         seen[list(left_out)] = 0
         self.register_buffer("seen", seen, persistent=False)
@@ -82,12 +89,20 @@ def greedy(networks: Sequence[MetaPolicyNetwork]) -> Callable[[Observation, int]
     """The most probable actions of the one network, or of each agent's own: (observation, round) -> actions (B, N)."""
 
     def act(observation: Observation, round_: int) -> np.ndarray:
-        agents = observation["own"].shape[1]
-        actions = []
-        for agent, network in zip(range(agents), itertools.cycle(networks)):
-            seen = {key: torch.from_numpy(array[:, agent]) for key, array in observation.items()}
-            with torch.no_grad():
-                actions.append(network(seen).argmax(-1).numpy())
-        return np.stack(actions, -1)
+        return _logits(networks, observation).argmax(-1).numpy()
 
     return act
+
+
+def action_probabilities(networks: Sequence[MetaPolicyNetwork], observation: Observation) -> np.ndarray:
+    """Of the actions of all agents, under the one network or each agent's own: float32, shape (B, N, K)."""
+    return _logits(networks, observation).softmax(-1).numpy()
+
+
+def _logits(networks: Sequence[MetaPolicyNetwork], observation: Observation) -> Tensor:
+    logits = []
+    for agent, network in zip(range(observation["own"].shape[1]), itertools.cycle(networks)):
+        seen = {key: torch.from_numpy(array[:, agent]) for key, array in observation.items()}
+        with torch.no_grad():
+            logits.append(network(seen))
+    return torch.stack(logits, 1)

@@ -3,12 +3,10 @@
 import inspect
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
-from ray.tune.registry import register_env
 
 from mpdf_rllib.engine.recording_files import owner
 from mpdf_rllib.envs.debate_session import DebateSession
@@ -207,10 +205,3 @@ class DeliberationEnv(MultiAgentEnv):
 
     def close(self):
         self.session.close()
-
-
-ENV_ID = "mpdf_rllib/Deliberation-v0"
-
-register_env("deliberation", DeliberationEnv)
-register_env(ENV_ID, DeliberationEnv)
-gymnasium.register(ENV_ID, "mpdf_rllib.envs:DeliberationEnv", disable_env_checker=True, order_enforce=False)

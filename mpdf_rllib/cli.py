@@ -5,12 +5,14 @@ import logging
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 from rich.console import Console
 from rich.markup import escape
 
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.config_file import load_config
+from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.errors import MPDFError
 from mpdf_rllib.ray_job import passing_places
 from mpdf_rllib.shown_prompts import shown_prompts
@@ -41,6 +43,26 @@ def add_fresh(arguments: argparse.ArgumentParser) -> None:
     )
 
 
+def add_policy(arguments: argparse.ArgumentParser) -> None:
+    """Adds --run, --credit and --seed, which say what trained policy is meant; see `DeliberationTeam.from_run`."""
+    arguments.add_argument("--run", required=True, metavar="FOLDER", help="run folder of `train`, such as runs/math")
+    arguments.add_argument("--credit", choices=get_args(CreditKind), help="of the policy; the run's first by default")
+    arguments.add_argument("--seed", type=int, default=0, help="of the policy; 0 by default")
+
+
+def add_team(arguments: argparse.ArgumentParser) -> None:
+    """Adds what `add_policy` does and --set, of commands that have a trained team debate."""
+    add_policy(arguments)
+    arguments.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="a.b=c",
+        dest="overrides",
+        help="replace a value of the run's config, such as where its models run",
+    )
+
+
 def main(
     arguments: argparse.ArgumentParser,
     command: Callable[[ExperimentConfig, argparse.Namespace], None],
@@ -56,10 +78,8 @@ def main(
         dry_run: What it would do, which `--dry-run` prints beside the config and the prompts.
     """
     options = arguments.parse_args(argv)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    for chatty in ("ray", "ray.rllib"):  # RLlib warns of its own deprecated classes
-        logging.getLogger(chatty).setLevel(logging.ERROR)
-    try:
+
+    def work() -> None:
         config = load_config(options.config, options.overrides)
         _warn_of_passing_places(config)
         if options.dry_run:
@@ -70,12 +90,23 @@ def main(
                 sys.stdout.write(textwrap.indent(f"\n{said}\n", "# ", lambda line: True))
         else:
             command(config, options)
+
+    again = "the same command again" + (" without --fresh" if getattr(options, "fresh", False) else "")
+    return status_of(work, f"{again} goes on where it stopped")
+
+
+def status_of(work: Callable[[], None], when_interrupted: str) -> int:
+    """Runs a command's work and tells its errors; returns the exit status: see `main`."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for chatty in ("ray", "ray.rllib"):  # RLlib warns of its own deprecated classes
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    try:
+        work()
     except MPDFError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", markup=True, highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        again = "the same command again" + (" without --fresh" if getattr(options, "fresh", False) else "")
-        console.print(f"interrupted; {again} goes on where it stopped", highlight=False)
+        console.print(f"interrupted; {when_interrupted}", highlight=False)
         return 130
     return 0
 

@@ -16,7 +16,7 @@ from mpdf_rllib.engine.model_router import ModelRouter
 from mpdf_rllib.engine.time_limit import TimeLimitedEngine
 from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.envs.debate_batch import Concede
-from mpdf_rllib.envs.features import DEBATE_FEATURES, entries_of, solution_table
+from mpdf_rllib.envs.features import DEBATE_FEATURES, FeatureTable, entries_of, solution_table
 from mpdf_rllib.envs.team import Agent, Refiner, Team
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.prompts import resolved_prompts
@@ -310,6 +310,12 @@ class ExperimentConfig(Section):
             Agent(chat=self._renders_chat(agent), **agent.model_dump(exclude={"prompt"})) for agent in self.team.members
         )
         return Team(agents, **self.team.model_dump(exclude={"model", "prompt", "agents", "temperature", "top_p"}))
+
+    @property
+    def feature_table(self) -> FeatureTable:
+        """The features of a solution."""
+        kinds = {kind for _, kind in self.questions.prompts}
+        return solution_table(kinds, self.team.self_report, self.team.members)
 
     @property
     def serving_cpus(self) -> int:

@@ -6,7 +6,7 @@ import logging
 import os
 import pickle
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from mpdf_rllib.config import ExperimentConfig
+from mpdf_rllib.config_file import load_config
 from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.errors import ConfigError, DataError
 
@@ -27,6 +28,9 @@ TUNE = "tune"
 compared with are called `tune-...`."""
 CHECKPOINTS = "checkpoints.json"
 """By kind of credit, the trials' last checkpoints in the order of their seeds, relative to the run folder."""
+POLICIES = "policies"
+"""The folder of the trained policies, each a folder of Hugging Face's layout called after its kind of credit and seed;
+where each agent has its own, with a folder for each."""
 RIVALS = "rivals.json"
 """The same of what SoftRankPO is compared with, by name."""
 RESULTS = "results.parquet"
@@ -40,7 +44,7 @@ COMPARISON = "comparison"
 """The folder of what comes out of comparing: results.parquet, table.csv, table.md, tokens.md and tokens.html."""
 SETS = "sets"
 """The folder of the runs on question sets that are compared, by name."""
-_RESULTS = (RESULTS, CHECKPOINTS, RIVALS, SWEEP, BEST, TUNE, "tune-*", ABLATIONS, COMPARISON)
+_RESULTS = (RESULTS, CHECKPOINTS, POLICIES, RIVALS, SWEEP, BEST, TUNE, "tune-*", ABLATIONS, COMPARISON)
 """What a run leaves, by pattern."""
 
 
@@ -146,6 +150,18 @@ def read_checkpoints(run_path: Path) -> dict[CreditKind, list[Path]]:
         DataError: Training is not finished, or the file was damaged.
     """
     return _read_paths(run_path, CHECKPOINTS)
+
+
+def read_config(run_path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """The config of a run, which may have been moved; overrides as of `load_config`.
+
+    Raises:
+        ConfigError: An override is wrong.
+        DataError: There is no run.
+    """
+    if not (run_path / CONFIG).exists():
+        raise DataError(f"{run_path} holds no {CONFIG}, so no run; give the run folder of `python -m mpdf_rllib.train`")
+    return load_config(run_path / CONFIG, overrides).model_copy(update={"run_folder": str(run_path)})
 
 
 def write_rivals(run_path: Path, checkpoints: Mapping[str, list[Path]]) -> None:

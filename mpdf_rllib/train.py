@@ -17,6 +17,7 @@ from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.results import SystemResult
 from mpdf_rllib.sweep import print_sweep, sweep
 from mpdf_rllib.sweep_config import settings_of
+from mpdf_rllib.trained_policies import write_policies
 from mpdf_rllib.trials import run_trials
 
 
@@ -60,6 +61,7 @@ def train_policies(config: ExperimentConfig, trees: RecordedTrees | None) -> Non
     env_config = replaying(config, trees.train) if trees else config.env_config()
     trials = run_trials(config, settings_of(config.algorithm, None), env_config)
     checkpoints = {kind: [Path(trial.checkpoint.path) for trial in of_kind] for kind, of_kind in trials.items()}
+    write_policies(config.run_path, checkpoints, config.team.size)
     run_folder.write_checkpoints(config.run_path, checkpoints)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import ray
+from process_fixtures import CONFIG, Experiment
 
 from mpdf_rllib.engine import run
 from mpdf_rllib.engine.models import PACKAGED_MODEL
@@ -16,6 +17,15 @@ def vllm_engine() -> Iterator[VLLMEngine]:
     engine = VLLMEngine(PACKAGED_MODEL)
     yield engine
     run(engine.close())
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory) -> Experiment:
+    """A finished run of two kinds of credit and two seeds, on the scripted engine; tests leave it as it is."""
+    algorithm = CONFIG["algorithm"] | {"iterations": 1, "credits": {"step": {}, "outcome": {}}}
+    experiment = Experiment(tmp_path_factory.mktemp("trained"), CONFIG | {"algorithm": algorithm})
+    experiment.finish("train")
+    return experiment
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ class Question:
         id: Unique in its set; recordings and results refer to it.
         text: What the agents are asked.
         answer: The reference answer, or a text that it can be read out of: of an expression, alone or in \boxed{...}.
+            None where nobody knows it: then no answer is right.
         kind: Which checker reads and compares answers.
         source: The prompts that it is asked with, called like its family, or the path of the user's own.
         choices: Of a choice, the texts that there are to choose from; the answer is a letter.
@@ -49,7 +50,7 @@ class Question:
 
     id: str
     text: str
-    answer: str
+    answer: str | None
     kind: Kind
     source: str
     choices: tuple[str, ...] = ()
@@ -89,7 +90,7 @@ class Question:
         Raises:
             DataError: The checker cannot read it.
         """
-        reference = self.checker.read_alone(self.answer)
+        reference = None if self.answer is None else self.checker.read_alone(self.answer)
         if reference is None:
             answer, kind = _SHORT.repr(self.answer), _NAMES[self.kind]
             raise DataError(f"question {self.id}: its reference answer {answer} cannot be read as {kind}; correct it")
@@ -101,7 +102,7 @@ class Question:
         Raises:
             DataError: The checker cannot read the reference answer.
         """
-        return self.checker.correct(self.reference.canonical, answer)
+        return self.answer is not None and self.checker.correct(self.reference.canonical, answer)
 
 
 async def checking(
