@@ -5,6 +5,7 @@ import os
 import ray
 
 from mpdf_rllib import cli
+from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.errors import ConfigError
 
 
@@ -30,6 +31,15 @@ def check_room(remedy: str, **needed: float) -> None:
             f"{amount:g} {name}s, of which Ray has {there.get(name, 0):g}" for name, amount in short.items()
         )
         raise ConfigError(f"{remedy}: it needs {lacking}")
+
+
+def gpus_of(config: ExperimentConfig) -> float:
+    """GPUs of an actor that has the experiment's engine in its own process."""
+    if config.record.gpus_per_worker is not None:
+        return config.record.gpus_per_worker
+    if config.engine.kind != "vllm" or not ray.cluster_resources().get("GPU"):
+        return 0
+    return config.engine.args.get("tensor_parallel_size", 1)
 
 
 def start_ray() -> None:

@@ -20,7 +20,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.exceptions import ExecutionTimeoutError
 
-from mpdf_rllib.cluster import check_room
+from mpdf_rllib.cluster import check_room, gpus_of
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.engine import Engine, Generation, GenerationRequest, run
 from mpdf_rllib.engine.event_loop import in_thread
@@ -80,7 +80,7 @@ def record_questions(config: ExperimentConfig, questions: dict[Split, list[str]]
         max_concurrent_calls_per_actor=SHARDS_IN_FLIGHT,
         enable_true_multi_threading=True,
     )
-    gpus, serving_cpus = _gpus(config), config.serving_cpus
+    gpus, serving_cpus = gpus_of(config), config.serving_cpus
     # One actor is enough, but all that there is room for begin, also where none is left then for Serve's replicas.
     check_room(
         "record.workers, cpus_per_worker and gpus_per_worker, and engine.replicas: lower them or run on a cluster",
@@ -120,14 +120,6 @@ def number_of_shards(questions: int) -> int:
     """A power of two, so that each shard of one division lies within one shard of every coarser one."""
     size = min(max(questions // _FEWEST_SHARDS, _SMALLEST_SHARD), _LARGEST_SHARD)
     return 1 << max(questions // size, 1).bit_length() - 1
-
-
-def _gpus(config: ExperimentConfig) -> float:
-    if config.record.gpus_per_worker is not None:
-        return config.record.gpus_per_worker
-    if config.engine.kind != "vllm" or not ray.cluster_resources().get("GPU"):
-        return 0
-    return config.engine.args.get("tensor_parallel_size", 1)
 
 
 class _Recorder:

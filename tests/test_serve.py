@@ -1,0 +1,148 @@
+"""A trained team behind the OpenAI API, asked by the official client: answers, refusals, and many at once."""
+
+import asyncio
+import contextlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+
+import openai
+import pytest
+from process_fixtures import CONFIG, ENVIRONMENT, REPOSITORY
+
+KEY = "a-key-of-our-own"
+CONCURRENCY, QUEUE, DELAY = 8, 24, 0.1
+TEXT = "12 bags hold 4 pens each. How many pens in all?"
+MODEL = "processes:multiplication"
+
+
+@pytest.fixture(scope="module")
+def server(trained_run) -> Iterator[tuple[str, str]]:
+    """Its base URL, and all that it printed until it served."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = ["--port", str(port), "--concurrency", str(CONCURRENCY), "--queue", str(QUEUE)]
+    slow = ["--set", f"engine={{kind: scripted, args: {{delay: {DELAY}}}}}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mpdf_rllib.serve", "--run", str(trained_run.run), *settings, *slow],
+        cwd=REPOSITORY,
+        env=ENVIRONMENT | {"MPDF_API_KEY": KEY},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
+    printed = ""
+    for line in process.stdout:
+        printed += line
+        if "Ctrl-C ends it" in line:
+            break
+    assert process.poll() is None, printed
+    yield f"http://127.0.0.1:{port}/v1", printed
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+
+
+@pytest.fixture
+def client(server) -> openai.OpenAI:
+    return openai.OpenAI(base_url=server[0], api_key=KEY, max_retries=0)
+
+
+def ask(client: openai.OpenAI, text: str = TEXT, model: str = MODEL, **settings):
+    return client.chat.completions.create(model=model, messages=[{"role": "user", "content": text}], **settings)
+
+
+def test_each_of_the_runs_prompts_is_a_model(client):
+    assert [model.id for model in client.models.list()] == [
+        f"processes:{family}" for family in CONFIG["questions"]["families"]
+    ]
+
+
+def test_an_answer_has_the_debate_and_what_it_cost(client):
+    completion = ask(client)
+    trace = completion.model_extra["deliberation"]
+    held = trace["nodes"][str(trace["final"][trace["speaker"]])]
+    assert completion.choices[0].message.content == held["text"].strip()
+    assert trace["answer"] == held["answer"] and trace["question"] == TEXT
+    assert len(trace["rounds"]) == 3 and all(len(each["decisions"]) == 3 for each in trace["rounds"])
+    stood_on = {act["node"] for each in trace["rounds"] for act in each["decisions"]} | {*trace["final"]}
+    assert stood_on == {int(node) for node in trace["nodes"]}
+    tokens = [sum(column) for column in zip(*(node["tokens"] for node in trace["nodes"].values()), strict=True)]
+    usage = completion.usage
+    assert [usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens, usage.completion_tokens] == tokens
+    assert usage.total_tokens == tokens[0] + tokens[2]
+
+
+def test_an_answer_as_a_stream(client):
+    chunks = [*ask(client, stream=True)]
+    assert "".join(chunk.choices[0].delta.content for chunk in chunks)
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_the_last_message_of_the_user_is_the_question(client):
+    turns = [("system", "Be brief."), ("user", "1 + 1"), ("assistant", "2"), ("user", [{"type": "text", "text": TEXT}])]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    completion = client.chat.completions.create(model=MODEL, messages=messages)
+    assert completion.model_extra["deliberation"]["question"] == TEXT
+
+
+def test_without_the_key_nothing_is_told(server):
+    for key in ("another", KEY + "x", "ä"):
+        with pytest.raises((openai.AuthenticationError, UnicodeEncodeError)):
+            openai.OpenAI(base_url=server[0], api_key=key, max_retries=0).models.list()
+
+
+def test_what_cannot_be_answered_is_refused_with_a_reason(client):
+    with pytest.raises(openai.NotFoundError, match=r"none called sums; give one of processes:multiplication"):
+        ask(client, model="sums")
+    with pytest.raises(openai.BadRequestError, match="there is no question"):
+        ask(client, text=" ")
+    with pytest.raises(openai.BadRequestError, match="messages"):
+        client.chat.completions.create(model=MODEL, messages=[])
+    with pytest.raises(openai.BadRequestError, match="n: "):
+        ask(client, n=2)
+    with pytest.raises(openai.APIStatusError, match="longer than 1048576 bytes") as error:
+        ask(client, text="9" * (1 << 20))
+    assert error.value.status_code == 413
+
+
+def test_many_at_once_are_answered_and_those_beyond_the_queue_are_told(server):
+    async def statuses(number: int) -> Counter:
+        client = openai.AsyncOpenAI(base_url=server[0], api_key=KEY, max_retries=0, timeout=120)
+
+        async def status(i: int) -> int:
+            with contextlib.suppress(openai.NotFoundError):
+                try:
+                    completion = await ask(client, f"{TEXT} {i}")
+                except openai.APIStatusError as error:
+                    return error.status_code
+                assert completion.model_extra["deliberation"]["question"] == f"{TEXT} {i}"
+                return 200
+            raise AssertionError
+
+        return Counter(await asyncio.gather(*map(status, range(number))))
+
+    assert asyncio.run(statuses(QUEUE)) == {200: QUEUE}
+    told = asyncio.run(statuses(8 * QUEUE))
+    assert {*told} == {200, 503} and told[200] >= QUEUE
+
+
+def test_serves_own_health_and_metrics_are_there(server):
+    url, printed = server
+    health = urllib.request.urlopen(url.replace("/v1", "/-/healthz")).read()
+    assert health == b"success"
+    (metrics,) = re.findall(r"metrics at (\S+)", printed)
+    text = urllib.request.urlopen(metrics).read().decode()
+    assert "ray_serve_num_http_requests" in text
+
+
+def test_a_run_that_is_none_is_told_at_once(tmp_path):
+    command = [sys.executable, "-m", "mpdf_rllib.serve", "--run", str(tmp_path)]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2 and "holds no config.yaml, so no run" in ended.stderr
