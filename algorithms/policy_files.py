@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.errors import DataError
@@ -21,7 +21,8 @@ def save_policy(folder: Path, network: MetaPolicyNetwork) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(json.dumps(network.settings, indent=1) + "\n", encoding="utf-8")
-    save_file(network.state_dict(), folder / WEIGHTS)
+    weights = save(network.state_dict())
+    (folder / WEIGHTS).write_bytes(weights)
 
 
 def load_policy(folder: Path) -> MetaPolicyNetwork:
