@@ -130,24 +130,23 @@ def test_a_transcript_by_hand():
     assert debate.nodes[5].features["depth"] == pytest.approx(1 / 3)
 
 
-def test_without_a_reference_nobody_is_right_or_wrong():
-    unknown = Question("unknown", PENS.text, None, "number", "multiplication")
+def persisted(question: Question, text: str) -> Transcript:
+    """A debate in which all agents write the same and keep it."""
     team = Team(critic=False)
-    tree = team.tree([unknown])
-    engine = ScriptedEngine(lambda request: " 12 * 4 = 48")
+    tree, engine = team.tree([question]), ScriptedEngine(lambda request: text)
     debates = DebateBatch(tree, lambda wanted: asyncio.run(team.fill(engine, tree, wanted)))
     debates.reset([0])
     (debate,) = play(debates, [Scheduled(*[PERSIST] * 9)])
+    return debate
+
+
+def test_without_a_reference_nobody_is_right_or_wrong():
+    debate = persisted(Question("unknown", PENS.text, None, "number", "multiplication"), " 12 * 4 = 48")
     assert (debate.answer, debate.correct) == ("48", None)
     assert {solution.correct for solution in debate.nodes.values()} == {None}
 
 
 def test_a_team_without_an_answer_says_nothing():
-    team = Team(critic=False)
-    tree = team.tree([PENS])
-    engine = ScriptedEngine(lambda request: "who knows")
-    debates = DebateBatch(tree, lambda wanted: asyncio.run(team.fill(engine, tree, wanted)))
-    debates.reset([0])
-    (debate,) = play(debates, [Scheduled(*[PERSIST] * 9)])
+    debate = persisted(PENS, "who knows")
     assert (debate.speaker, debate.said, debate.answer, debate.correct) == (None, None, None, False)
     assert [r.answer for r in debate.rounds] == [None] * 3
