@@ -113,13 +113,20 @@ def check(config: ExperimentConfig) -> None:
 
 
 def has_trials(folder: Path) -> bool:
-    """Whether Tune saved there what its trials can go on from; what a kill or a full disk cut short is removed."""
+    """Whether Tune saved there what its trials can go on from; what a kill or a full disk cut short is removed.
+
+    Removed is also that a trial which failed or was stopped while its checkpoint was written is to stop: Tune keeps it
+    and would end the trial, as if it were finished, at its next checkpoint.
+    """
     for state in sorted(folder.glob("experiment_state*.json"), reverse=True):
         # Without the searcher's state Tune would begin the trials again, beside those that are there.
         searcher = state.with_name(state.name.replace("experiment_state", "basic-variant-state"))
         try:
-            json.loads(state.read_text(encoding="utf-8"))
+            saved = json.loads(state.read_text(encoding="utf-8"))
             pickle.loads(searcher.read_bytes())
+            if saved["runner_data"].pop("_cached_trial_decisions", None):
+                with writing(folder.parent):
+                    write(state, json.dumps(saved))
             return True
         except (FileNotFoundError, ValueError, EOFError, pickle.UnpicklingError):
             _logger.warning("%s was cut short: training goes on from what was saved before, or begins anew.", state)

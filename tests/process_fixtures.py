@@ -135,6 +135,14 @@ class Experiment:
         with (self.trial(seed) / "result.json").open("a") as file:
             file.write('{"training_ite')
 
+    def decide_to_stop(self) -> None:
+        """Notes that each trial is to stop once it is saved, as where it failed or was stopped while it was saved."""
+        for file in self.trial_states():
+            state = json.loads(file.read_text())
+            names = [json.loads(trial)["trial_id"] for trial, _ in state["trial_data"]]
+            state["runner_data"]["_cached_trial_decisions"] = dict.fromkeys(names, "STOP")
+            file.write_text(json.dumps(state))
+
 
 def without_places(output: str) -> list[str]:
     """What was printed but where the run and its recording lie."""

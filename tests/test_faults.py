@@ -198,6 +198,7 @@ def warm_started(tmp_path_factory) -> Iterator[tuple[Experiment, str, list[int]]
     experiment.kill_once(lambda: [s for s in experiment.trial_states() if first_checkpoint in s.read_text()], "train")
     before = experiment.iterations(seed=0)
     experiment.cut_short(0)
+    experiment.decide_to_stop()
     yield experiment, experiment.finish("train").stdout, before
 
 

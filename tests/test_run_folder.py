@@ -120,7 +120,7 @@ def test_trials_go_on_from_the_last_whole_state(tmp_path, caplog):
     tune = config.run_path / run_folder.TUNE
     assert not run_folder.has_trials(config.run_path / run_folder.TUNE)
     finish(config)
-    whole, searcher = '{"trial_data": []}', pickle.dumps({"iterations": 1})
+    whole, searcher = '{"trial_data": [], "runner_data": {}}', pickle.dumps({"iterations": 1})
     saved = [(whole, searcher), (whole, None), (whole, b""), (whole, searcher[:-1]), (whole[:-2], searcher), ("", b"")]
     for day, (state, of_searcher) in enumerate(saved):
         (tune / f"experiment_state-2026-01-0{day}_00-00-00.json").write_text(state)
