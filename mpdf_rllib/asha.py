@@ -1,13 +1,12 @@
 """ASHA that goes on where a killed sweep stopped."""
 
-import contextlib
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
+
+from mpdf_rllib.trial_logs import RESULTS, logged
 
 
 class ResumedASHA(ASHAScheduler):
@@ -21,12 +20,6 @@ class ResumedASHA(ASHAScheduler):
         last = trial.last_result if trial.is_finished() else getattr(trial.latest_checkpoint_result, "metrics", {})
         if not last:
             return
-        for result in _logged(Path(trial.path) / "result.json"):
+        for result in logged(Path(trial.path) / RESULTS):
             if result["training_iteration"] <= last["training_iteration"]:
                 self.on_trial_result(tune_controller, trial, result)
-
-
-def _logged(file: Path) -> Iterator[dict[str, Any]]:
-    for line in file.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):  # cut short by a kill; what came later stands behind it
-            yield json.loads(line)

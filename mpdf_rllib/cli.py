@@ -53,13 +53,18 @@ def add_policy(arguments: argparse.ArgumentParser) -> None:
 def add_team(arguments: argparse.ArgumentParser) -> None:
     """Adds what `add_policy` does and --set, of commands that have a trained team debate."""
     add_policy(arguments)
+    add_overrides(arguments)
+
+
+def add_overrides(arguments: argparse.ArgumentParser) -> None:
+    """Adds --set, of commands that take the config of a run."""
     arguments.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="a.b=c",
         dest="overrides",
-        help="replace a value of the run's config, such as where its models run",
+        help="replace a value of the run's config, such as where its models run or its recording lies",
     )
 
 

@@ -6,56 +6,28 @@ What the paper's Table 1 compares, from single answers over published systems to
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-
 from mpdf_rllib import cli, run_folder
-from mpdf_rllib.baselines.outcome import Outcome
-from mpdf_rllib.comparison.frontier import frontier_figure, frontier_table
+from mpdf_rllib.comparison.frontier import frontier_table
+from mpdf_rllib.comparison.played import REFERENCE, Played, joined, write_played
 from mpdf_rllib.comparison.rivals import credits_by_price, reference_credit, train_rivals
-from mpdf_rllib.comparison.rows import compared
 from mpdf_rllib.comparison.systems import by_samples, expected_requests, play_systems, rows_of
 from mpdf_rllib.comparison.table import as_csv, comparison_table
-from mpdf_rllib.comparison.text_table import TextTable
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.errors import ConfigError
-from mpdf_rllib.evaluate import CEILING, CREDIT_LABELS, ORACLE, WARM_START, bounds
+from mpdf_rllib.evaluate import CEILING, ORACLE, WARM_START, bounds
 from mpdf_rllib.policies import play_policies
 from mpdf_rllib.prompts import packaged_text
 from mpdf_rllib.questions import Question, Split
 from mpdf_rllib.record import record
 from mpdf_rllib.recorded_trees import RecordedTrees
-from mpdf_rllib.results import SystemResult, write_results
+from mpdf_rllib.report.write import write_report
+from mpdf_rllib.results import CREDIT_LABELS, SystemResult
 from mpdf_rllib.shown_prompts import shown_system_prompts
+from mpdf_rllib.text_table import TextTable
 from mpdf_rllib.train import train_policies
-
-REFERENCE = "MPDF, SoftRankPO"
-"""With the paper's credit, where the experiment has it: what all others are compared with."""
-
-
-@dataclass(frozen=True)
-class Played:
-    """All systems on the questions of all sets.
-
-    Attributes:
-        results: The table's rows.
-        at_prices: SoftRankPO at other prices of a token, for accuracy against tokens.
-        curves: By name, the labels of systems that differ in one setting alone, for the figure.
-        questions: The questions' ids.
-        sets: Which question set each is of.
-        learned: What systems came to while they were fitted, a line each.
-    """
-
-    results: list[SystemResult]
-    at_prices: list[SystemResult]
-    curves: dict[str, list[str]]
-    questions: list[str]
-    sets: list[str]
-    learned: list[str]
 
 
 def compare(config: ExperimentConfig, fresh: bool = False) -> Played:
@@ -81,11 +53,9 @@ def compare(config: ExperimentConfig, fresh: bool = False) -> Played:
             own.questions_of(split)
     for own in {each.run_path: each for each in (config, *(own for _, own in compared_on))}.values():
         run_folder.prepare(own, fresh)
-    played = _joined([_played_on(own, name) for name, own in compared_on])
-    folder = config.run_path / run_folder.COMPARISON
-    with run_folder.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_results(folder / run_folder.RESULTS, [*played.results, *played.at_prices], played.questions, played.sets)
+    played = joined([_played_on(own, name) for name, own in compared_on])
+    write_played(config.run_path / run_folder.COMPARISON, played)
+    write_report(config, played=played)
     return played
 
 
@@ -113,8 +83,8 @@ def _played_on(config: ExperimentConfig, name: str | None) -> Played:
         if system.learned
     ]
     return Played(
-        results=[*systems, *policies, *bounds(trees)],
-        at_prices=at_prices,
+        results=[*systems, *policies, *bounds(trees), *at_prices],
+        at_prices=len(at_prices),
         curves={
             "SoftRankPO with outcome credit, by the price of a token": by_price,
             "self-consistency, by the number of samples": by_samples(rows),
@@ -167,48 +137,15 @@ def sets_of(questions: Sequence[Question], alone: str) -> list[str]:
     return [short[question.source] if told_apart else question.source for question in questions]
 
 
-def _joined(parts: Sequence[Played]) -> Played:
-    """The same systems on the questions of several sets, one behind the other."""
-
-    def joined(results: Sequence[list[SystemResult]]) -> list[SystemResult]:
-        return [
-            SystemResult(
-                of_system[0].system,
-                tuple(map(_behind_another, zip(*(result.outcomes for result in of_system), strict=True))),
-            )
-            for of_system in zip(*results, strict=True)
-        ]
-
-    return Played(
-        joined([part.results for part in parts]),
-        joined([part.at_prices for part in parts]),
-        parts[0].curves,
-        *(list(chain(*(getattr(part, name) for part in parts))) for name in ("questions", "sets", "learned")),
-    )
-
-
-def _behind_another(outcomes: Sequence[Outcome]) -> Outcome:
-    return Outcome(*(np.concatenate(columns) for columns in zip(*outcomes, strict=True)))
-
-
 def _tables(played: Played) -> tuple[TextTable, TextTable, dict[str, str]]:
     """The table, accuracy against tokens, and the files that come of them, by name."""
-    comparison = compared(played.results, played.sets, REFERENCE)
-    by_tokens = compared([*played.results, *played.at_prices], played.sets, REFERENCE).rows
-    tokens_of = {row.system: row.mean.tokens for row in by_tokens}
-
-    curves = {
-        name: sorted(labels, key=lambda label: tokens_of[label][0] + tokens_of[label][2])
-        for name, labels in played.curves.items()
-    }
-    systems = [row for row in by_tokens if row.system not in (CEILING, ORACLE)]
-    table, tokens = comparison_table(comparison), frontier_table(systems)
+    table = comparison_table(played.comparison)
+    tokens = frontier_table([point for point in played.points if point.system not in (CEILING, ORACLE)])
     learned = "\n".join(f"- {line}" for line in played.learned)
     files = {
-        "table.csv": as_csv(comparison),
+        "table.csv": as_csv(played.comparison),
         "table.md": f"{table.markdown()}\nWhat was learned:\n\n{learned}\n",
         "tokens.md": tokens.markdown(),
-        "tokens.html": frontier_figure(by_tokens, curves),
     }
     return table, tokens, files
 

@@ -9,22 +9,21 @@ from mpdf_rllib.baselines.schedules import always_refine, best_schedule, play_sc
 from mpdf_rllib.baselines.stopping_rule import best_threshold, stop_at
 from mpdf_rllib.baselines.votes import highest_logprob, nodes_to_depth, plurality, roots
 from mpdf_rllib.config import ExperimentConfig
-from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.feature_values import ablation_table, auroc_table, leave_each_out
 from mpdf_rllib.policies import play_policies
 from mpdf_rllib.record import RecordedTrees, record
-from mpdf_rllib.results import SystemResult, results_table, write_results
+from mpdf_rllib.report.write import write_report
+from mpdf_rllib.results import CREDIT_LABELS, SystemResult, label, results_table, write_results
 
 WARM_START = "MPDF, warm start"
 CEILING = "informed ceiling (cross-fitted, sees all)"
 ORACLE = "oracle (some solution is right)"
-CREDIT_LABELS = {"step": "paper's credit", "outcome": "soft outcome"}
 
 
 def evaluate(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResult]:
-    """Plays all systems, the learned ones from the run's checkpoints, and writes results.parquet.
+    """Plays all systems, the learned ones from the run's checkpoints; writes results.parquet and report.html.
 
     Raises:
         ConfigError: The run folder cannot be written.
@@ -35,6 +34,7 @@ def evaluate(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResul
     ids, sets = [question.id for question in questions], [question.source for question in questions]
     with run_folder.writing(config.run_path):
         write_results(config.run_path / run_folder.RESULTS, results, ids, sets)
+    write_report(config, trees)
     return results
 
 
@@ -87,11 +87,6 @@ def bounds(trees: RecordedTrees) -> list[SystemResult]:
         SystemResult(CEILING, (ceiling,)),
         SystemResult(ORACLE, (oracle(trees.test),)),
     ]
-
-
-def label(kind: CreditKind) -> str:
-    """What SoftRankPO with such credit is called."""
-    return f"SoftRankPO, {CREDIT_LABELS[kind]}"
 
 
 def print_table(config: ExperimentConfig, results: list[SystemResult]) -> None:

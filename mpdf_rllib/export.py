@@ -12,7 +12,7 @@ from mpdf_rllib import __version__, cli, run_folder
 from mpdf_rllib.deliberation_team import DeliberationTeam
 from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.errors import ConfigError, EngineError
-from mpdf_rllib.results import SystemResult, accuracy, read_results, shown
+from mpdf_rllib.results import SystemResult, accuracy, label, read_results, shown
 from mpdf_rllib.trained_policies import policy_folders
 
 EXPERIMENT = "experiment.yaml"
@@ -71,8 +71,6 @@ def push(folder: Path, repository: str) -> str:
 def _card(
     team: DeliberationTeam, results: Sequence[SystemResult], folder: Path, credit: CreditKind, seed: int
 ) -> ModelCard:
-    from mpdf_rllib.evaluate import label  # which needs RLlib
-
     config = team.config
     own = next(result for result in results if result.system == label(credit))
     exported = SystemResult(f"this policy, seed {seed}", (own.outcomes[seed],))

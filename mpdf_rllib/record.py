@@ -55,6 +55,21 @@ def record(config: ExperimentConfig, shard: tuple[int, int] = (0, 1)) -> Recorde
     return dataclasses.replace(trees, made=made)
 
 
+def replay(config: ExperimentConfig) -> RecordedTrees:
+    """Fills all trees from the recording, without an engine.
+
+    Raises:
+        DataError: The recording does not hold all of them.
+    """
+    trees, missing = _replayed(config, (0, 1))
+    if count := sum(map(len, missing.values())):
+        raise DataError(
+            f"The recording {config.recording_url!r} lacks solutions of {count} questions; if it was moved, say where "
+            "it is by --set recording=..., or else record them by `python -m mpdf_rllib.record`"
+        )
+    return trees
+
+
 def _empty(config: ExperimentConfig, shard: tuple[int, int]) -> RecordedTrees:
     train, test = (
         [q for q in config.questions_of(split) if owner(q.id, shard[1]) == shard[0]] for split in ("train", "test")

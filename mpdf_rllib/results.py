@@ -8,15 +8,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from mpdf_rllib.baselines.outcome import Outcome
 from mpdf_rllib.bootstrap import Estimate, replicates
 from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.errors import DataError
+from mpdf_rllib.text_table import TextTable
 
+CREDIT_LABELS: dict[str, str] = {"step": "paper's credit", "outcome": "soft outcome"}
 TOKENS = ("prompt_tokens", "cached_tokens", "generated_tokens")
+
+
+def label(kind: str) -> str:
+    """What SoftRankPO with such credit is called."""
+    return f"SoftRankPO, {CREDIT_LABELS[kind]}"
 
 
 @dataclass(frozen=True)
@@ -134,15 +139,17 @@ def read_results(path: Path) -> list[SystemResult]:
     return results
 
 
-def read_sets(path: Path) -> list[str]:
-    """Reads which set each question is of, in the order of the outcomes that `read_results` reads.
+def read_questions(path: Path) -> tuple[list[str], list[str]]:
+    """Reads the questions' ids and which set each is of, in the order of the outcomes that `read_results` reads.
 
     Raises:
         DataError: The file is missing, or does not say it.
     """
     with _reading(path):
-        frame = pq.read_table(path, columns=["order", "seed", "set"], page_checksum_verification=True).to_pandas()
-        return frame["set"][(frame["order"] == 0) & (frame["seed"] == 0)].tolist()
+        columns = ["order", "seed", "question", "set"]
+        frame = pq.read_table(path, columns=columns, page_checksum_verification=True).to_pandas()
+        first = frame[(frame["order"] == 0) & (frame["seed"] == 0)]
+        return first["question"].tolist(), first["set"].tolist()
 
 
 @contextlib.contextmanager
@@ -153,7 +160,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path} holds no results ({error}); run the experiment again") from error
 
 
-def results_table(results: list[SystemResult], learned: dict[str, str]) -> Table:
+def results_table(results: list[SystemResult], learned: dict[str, str]) -> TextTable:
     """The table of all systems.
 
     Args:
@@ -162,33 +169,29 @@ def results_table(results: list[SystemResult], learned: dict[str, str]) -> Table
     """
     by_name = {result.system: result for result in results}
     seeds = len(by_name[next(iter(learned))].outcomes)
-    table = Table(
-        title=f"{results[0].correct.shape[1]} held-out questions, {seeds} seeds; accuracy and differences with 95 % "
-        "bootstrap intervals over questions and seeds; tokens a question; shares of Persist, Refine, Concede",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for header in ("system", "accuracy", *(f"{short} − row" for short in learned.values())):
-        table.add_column(header, min_width=7, overflow="fold")
-    for header in ("prompt (cached)", "generated", "P/R/C %"):
-        table.add_column(header, min_width=8, overflow="fold", justify="right")
+    lines = []
     for result in results:
         prompt, cached, generated = result.tokens
         shares = result.action_shares
-        table.add_row(
-            result.system,
-            shown(accuracy(result)),
-            *(
-                "" if name == result.system else shown(paired_difference(by_name[name], result), "+")
-                for name in learned
-            ),
-            f"{prompt:.0f} ({cached:.0f})",
-            f"{generated:.0f}",
-            "" if shares is None else "/".join(f"{100 * share:.0f}" for share in shares),
+        differences = (
+            "" if name == result.system else shown(paired_difference(by_name[name], result), "+") for name in learned
         )
-    return table
+        lines.append(
+            [
+                result.system,
+                shown(accuracy(result)),
+                *differences,
+                f"{prompt:.0f} ({cached:.0f})",
+                f"{generated:.0f}",
+                "" if shares is None else "/".join(f"{100 * share:.0f}" for share in shares),
+            ]
+        )
+    title = (
+        f"{results[0].correct.shape[1]} held-out questions, {seeds} seeds; accuracy and differences with 95 % "
+        "bootstrap intervals over questions and seeds; tokens a question; shares of Persist, Refine, Concede"
+    )
+    differences_to = [f"{short} − row" for short in learned.values()]
+    return TextTable(title, ["system", "accuracy", *differences_to, "prompt (cached)", "generated", "P/R/C %"], lines)
 
 
 def shown(estimate: Estimate, sign: str = "") -> str:

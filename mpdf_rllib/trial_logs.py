@@ -1,11 +1,25 @@
 """Tune's logs of a trial, `result.json` and `progress.csv`, which keep their lines where the trial goes on."""
 
+import contextlib
+import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
+
+RESULTS = "result.json"
+"""A line an iteration; what a trial that went on did again after its last checkpoint stands there twice."""
+
+
+def logged(file: Path) -> Iterator[dict[str, Any]]:
+    """The results in a trial's `result.json`."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # cut short by a kill; what came later stands behind it
+            yield json.loads(line)
 
 
 class _Kept:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -74,8 +75,15 @@ class Experiment:
         return [sys.executable, "-m", f"mpdf_rllib.{module}", "--config", str(self._config), *places, *arguments]
 
     def finish(self, module: str, *arguments: str, status: int = 0) -> subprocess.CompletedProcess:
+        return self._finish(self.command(module, *arguments), status)
+
+    def finish_command(self, module: str, *arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess:
+        """Of a command that takes no config."""
+        return self._finish([sys.executable, "-m", f"mpdf_rllib.{module}", *map(str, arguments)], status)
+
+    def _finish(self, command: list[str], status: int) -> subprocess.CompletedProcess:
         ended = subprocess.run(
-            self.command(module, *arguments),
+            command,
             cwd=REPOSITORY,
             env=self._environment,
             capture_output=True,
@@ -97,6 +105,13 @@ class Experiment:
 
     def kill_once(self, ready: Callable[[], object], module: str, *arguments: str) -> None:
         """Starts a command and sends SIGKILL as soon as `ready`."""
+        assert self._signal_once(signal.SIGKILL, ready, module, *arguments) == -signal.SIGKILL
+
+    def interrupt_once(self, ready: Callable[[], object], module: str, *arguments: str) -> None:
+        """Starts a command and sends SIGINT, as Ctrl-C does, as soon as `ready`; it ends by itself."""
+        assert self._signal_once(signal.SIGINT, ready, module, *arguments) == 130
+
+    def _signal_once(self, number: int, ready: Callable[[], object], module: str, *arguments: str) -> int:
         process = self.start(module, *arguments)
         deadline = time.monotonic() + TIMEOUT
         try:
@@ -104,10 +119,11 @@ class Experiment:
                 assert process.poll() is None, "the command ended before it could be killed"
                 assert time.monotonic() < deadline, "the command did not get as far as it should"
                 time.sleep(0.01)
+            process.send_signal(number)
+            return process.wait(TIMEOUT)
         finally:
             process.kill()
             process.wait()
-        assert process.returncode == -signal.SIGKILL
 
     def recorded(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in sorted(self.recording.glob("*.parquet"))}
@@ -129,6 +145,13 @@ class Experiment:
 
     def iterations(self, seed: int) -> list[int]:
         return [json.loads(line)["training_iteration"] for line in self.results(seed).splitlines()]
+
+    def plot(self, title: str) -> dict:
+        """A plot of the report's."""
+        report = (self.run / "report.html").read_text()
+        plots = map(json.loads, re.findall(r'<script type="application/json">(.*?)</script>', report))
+        (plot,) = (each for each in plots if each["layout"]["title"]["text"] == title)
+        return plot
 
     def cut_short(self, seed: int) -> None:
         """Makes a trial's results end in half a line, as where a kill met Tune copying them."""

@@ -1,6 +1,7 @@
 """The comparison in processes, on a scripted engine: all rows, files that agree, and runs that go on."""
 
 import csv
+import html
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from mpdf_rllib.algorithms.checkpoints import load_module
 from mpdf_rllib.baselines.outcome import Outcome
 from mpdf_rllib.baselines.system import Panel, together
 from mpdf_rllib.compare import compare, experiments, sets_of
+from mpdf_rllib.comparison.played import read_played
 from mpdf_rllib.comparison.systems import play_systems, rows_of
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.engine import run
@@ -72,7 +74,6 @@ def test_the_table_has_every_system_on_every_family_and_in_the_mean(compared):
         assert system in (experiment.run / "comparison/table.md").read_text()
     for priced in PRICED:
         assert priced in (experiment.run / "comparison/tokens.md").read_text()
-        assert priced in (experiment.run / "comparison/tokens.html").read_text()
     assert "GPTSwarm, seed 0: " in printed
 
 
@@ -144,8 +145,20 @@ def test_self_consistency_spends_as_much_as_the_policy_and_no_sample_more(compar
 
 
 def test_what_differs_in_one_setting_is_a_curve(compared):
-    curves = [{*curve} for curve in compare(compared[0].load()).curves.values()]
+    curves = [{*curve} for curve in read_played(compared[0].run / "comparison").curves.values()]
     assert curves == [{*PRICED}, {"CoT", "SC, 3 samples", "SC, 9 samples", "SC at MPDF's tokens"}]
+
+
+def test_the_report_has_every_system_by_its_tokens_and_how_all_policies_learned(compared):
+    report = compared[0].run / "report.html"
+    tokens = compared[0].plot("Accuracy against tokens, with 95 % bootstrap intervals")
+    points = [hover.split("<br>")[0] for trace in tokens["data"] for hover in trace["hovertext"]]
+    assert sorted(points) == sorted(map(html.escape, SYSTEMS + PRICED))
+    learned = {trace["name"] for trace in compared[0].plot("accuracy of sampled debates")["data"]}
+    assert learned == {"SoftRankPO, paper&#x27;s credit", "PPO", "GRPO", "price 0", "price 0.01"}
+    before = report.read_text()
+    compared[0].finish_command("report", compared[0].run)
+    assert report.read_text() == before
 
 
 def test_no_answer_passes_the_oracle(compared):
@@ -231,6 +244,8 @@ def test_each_set_is_trained_on_its_own_with_all_kinds_of_credit(tmp_path):
     ]
     by_tokens = (experiment.run / "comparison/tokens.md").read_text()
     assert "price 0 " in by_tokens and "price 0.01 " not in by_tokens
+    tokens = experiment.plot("Accuracy against tokens, with 95 % bootstrap intervals")
+    assert len(tokens["data"]) > len(SYSTEMS) - 6
     for _, of_set in experiments(experiment.load()):
         own = json.loads((of_set.run_path / "checkpoints.json").read_text())
         assert_played(experiment, of_set, "MPDF, SoftRankPO", own["step"])

@@ -15,8 +15,8 @@ from mpdf_rllib.results import (
     SystemResult,
     accuracy,
     paired_difference,
+    read_questions,
     read_results,
-    read_sets,
     results_table,
     write_results,
 )
@@ -149,9 +149,9 @@ def test_what_is_written_is_read_back(results, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["results.parquet"]
     read = read_results(path)
     assert [result.system for result in read] == [result.system for result in results]
-    assert read_sets(path) == SETS
+    assert read_questions(path) == (QUESTIONS, SETS)
     write_results(path, results[1:], QUESTIONS, SETS)
-    assert read_sets(path) == SETS
+    assert read_questions(path) == (QUESTIONS, SETS)
     for result, again in zip(results, read, strict=True):
         assert len(again.outcomes) == len(result.outcomes)
         for expected, got in zip(result.outcomes, again.outcomes, strict=True):
@@ -220,7 +220,7 @@ def test_files_without_results_are_named(tmp_path):
     text.write_text("no parquet")
     pq.write_table(pa.table({"a": [1]}), other)
     for path in (missing, text, other):
-        for read in (read_results, read_sets):
+        for read in (read_results, read_questions):
             with pytest.raises(DataError, match=f"{path} holds no results"):
                 read(path)
 

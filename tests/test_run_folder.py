@@ -39,14 +39,14 @@ def test_fresh_removes_the_run_and_nothing_else_in_its_folder(tmp_path):
     (tmp_path / "recording" / "0.parquet").touch()
     (tmp_path / "notes.txt").touch()
     run_folder.prepare(config, fresh=True)
-    assert names(tmp_path) == {"config.yaml", "recording", "notes.txt"}
+    assert names(tmp_path) == {"config.yaml", "versions.json", "recording", "notes.txt"}
     assert names(tmp_path / "recording") == {"0.parquet"}
 
 
 def test_a_recording_made_before_the_run_may_lie_in_its_folder(tmp_path):
     (tmp_path / "recording").mkdir()
     run_folder.prepare(experiment(tmp_path), fresh=False)
-    assert names(tmp_path) == {"config.yaml", "recording"}
+    assert names(tmp_path) == {"config.yaml", "versions.json", "recording"}
 
 
 def test_the_written_config_is_the_resolved_one_and_can_be_run(tmp_path):
@@ -186,4 +186,4 @@ def test_fresh_trains_without_parts_of_the_state_anew_too(tmp_path):
     finish(config)
     finish(experiment(tmp_path / run_folder.ABLATIONS))
     run_folder.prepare(config, fresh=True)
-    assert names(tmp_path) == {"config.yaml"}
+    assert names(tmp_path) == {"config.yaml", "versions.json"}

@@ -10,8 +10,7 @@ import pytest
 import yaml
 from process_fixtures import CONFIG, ITERATIONS, Experiment, contents, without_places
 
-from mpdf_rllib import evaluate
-from mpdf_rllib.asha import _logged
+from mpdf_rllib import evaluate, trial_logs
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.config_file import load_config
 from mpdf_rllib.engine import run
@@ -80,7 +79,7 @@ def test_bounds_that_yaml_takes_for_texts_are_numbers():
 def test_of_a_trials_results_only_a_line_that_a_kill_cut_short_is_lost(tmp_path):
     file = tmp_path / "result.json"
     file.write_text('{"training_iteration": 1}\n{"training_ite{"training_iteration": 2}\n{"training_iteration": 3}\n')
-    assert [result["training_iteration"] for result in _logged(file)] == [1, 3]
+    assert [result["training_iteration"] for result in trial_logs.logged(file)] == [1, 3]
 
 
 def test_draws_of_a_range_are_spread_over_it():
@@ -239,6 +238,14 @@ def test_the_metric_is_flat_after_each_iteration_and_learning_leaves_its_questio
         assert result["evaluation"]["env_runners"]["num_episodes"] == VALIDATION
         debated = result["env_runners"]["num_env_steps_sampled_lifetime"] / experiment.load().team.rounds
         assert debated == number * (QUESTIONS["train"] - VALIDATION)
+
+
+def test_the_report_has_each_settings_validation_accuracy(swept):
+    experiment, _ = swept
+    assert {trace["name"] for trace in experiment.plot("accuracy on validation questions")["data"]} == {
+        *rows(experiment)
+    }
+    assert "Settings on held-out training questions" in (experiment.run / "report.html").read_text()
 
 
 def test_a_finished_sweep_prints_the_same_table_without_training(swept):

@@ -40,7 +40,7 @@ class Row:
         sets: By question set.
         mean: Over the sets.
         p: Two-sided, of no difference in the mean.
-        p_holm: The same, with Holm's correction for all rows but the reference system's.
+        p_holm: The same, with Holm's correction for all rows of the table but the reference system's.
     """
 
     system: str
@@ -59,20 +59,23 @@ class Comparison:
         reference: The row that all rows are compared with.
         questions: How many there are in each set.
         rows: One a system.
+        beside: Of systems that are not in the table, and not corrected for.
     """
 
     reference: Row
     questions: dict[str, int]
     rows: tuple[Row, ...]
+    beside: tuple[Row, ...]
 
 
-def compared(results: Sequence[SystemResult], sets: Sequence[str], reference: str) -> Comparison:
+def compared(results: Sequence[SystemResult], sets: Sequence[str], reference: str, beside: int = 0) -> Comparison:
     """Compares systems.
 
     Args:
         results: On the questions of all sets.
         sets: Which set each question is of, length Q.
         reference: The system, of those, that all are compared with.
+        beside: How many systems at the end are no rows of the table.
     """
     names = [result.system for result in results]
     at = names.index(reference)
@@ -83,7 +86,8 @@ def compared(results: Sequence[SystemResult], sets: Sequence[str], reference: st
     draws = _with_mean(np.array(replicates([result.correct for result in results], seeds, [*of_set.values()], BLOCKS)))
     p = np.array([p_value(drawn) for drawn in draws[at, :, -1] - draws[:, :, -1]])
     p_holm = np.ones(len(results))
-    others = np.arange(len(results)) != at
+    in_table = len(results) - beside
+    others = (np.arange(len(results)) != at) & (np.arange(len(results)) < in_table)
     p_holm[others] = holm(p[others])
 
     def row(system: int) -> Row:
@@ -102,7 +106,8 @@ def compared(results: Sequence[SystemResult], sets: Sequence[str], reference: st
         return Row(names[system], len(results[system].outcomes), by_set, mean, float(p[system]), float(p_holm[system]))
 
     rows = tuple(map(row, range(len(results))))
-    return Comparison(rows[at], {name: int(own.sum()) for name, own in of_set.items()}, rows)
+    questions = {name: int(own.sum()) for name, own in of_set.items()}
+    return Comparison(rows[at], questions, rows[:in_table], rows[in_table:])
 
 
 def _with_mean(values: np.ndarray) -> np.ndarray:

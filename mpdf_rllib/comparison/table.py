@@ -6,8 +6,8 @@ import io
 from mpdf_rllib.bootstrap import REPLICATES
 from mpdf_rllib.comparison.config import MEAN
 from mpdf_rllib.comparison.rows import BLOCKS, Cell, Comparison, Row
-from mpdf_rllib.comparison.text_table import TextTable
 from mpdf_rllib.results import TOKENS, shown
+from mpdf_rllib.text_table import TextTable
 
 
 def comparison_table(comparison: Comparison) -> TextTable:

@@ -1,0 +1,82 @@
+"""Debates as the report's browser shows them: plain values for JSON."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mpdf_rllib.transcript import Node, Transcript
+
+
+def question_values(walks: Sequence[Transcript]) -> dict[str, Any]:
+    """A question with all of its solutions, and a walk of each policy on them.
+
+    Args:
+        walks: One a policy, all on the same question and solutions.
+    """
+    first = walks[0]
+    return {
+        "id": first.question.id,
+        "text": first.question.text,
+        "right": None if first.question.answer is None else str(first.question.answer),
+        "nodes": {node: _node(solution) for node, solution in first.nodes.items()},
+        "walks": [_walk(walk) for walk in walks],
+    }
+
+
+def index_entry(walks: Sequence[Transcript]) -> dict[str, Any]:
+    """What a question is listed and filtered by: its id and text, and of each policy's walk whether the team was right.
+
+    `right` has a pair a walk, at its start and in its end.
+    """
+    first = walks[0]
+    answers = {first.nodes[decision.node].answer for decision in first.rounds[0].decisions}
+    return {
+        "id": first.question.id,
+        "text": first.question.text[:80],
+        "disagree": len(answers) > 1,
+        "right": [[_began_right(walk), bool(walk.correct)] for walk in walks],
+    }
+
+
+def _began_right(walk: Transcript) -> bool:
+    start = walk.rounds[0]
+    stood_on = (walk.nodes[decision.node] for decision in start.decisions)
+    return any(bool(node.correct) and node.answer == start.answer for node in stood_on)
+
+
+def _node(node: Node) -> dict[str, Any]:
+    return {
+        "author": node.author,
+        "parent": node.parent,
+        "text": node.text,
+        "answer": node.answer,
+        "correct": node.correct,
+        "confidence": round(node.confidence, 4),
+        "features": [round(value, 4) for value in node.features.values()],
+        "tokens": node.tokens,
+    }
+
+
+def _walk(walk: Transcript) -> dict[str, Any]:
+    rounds = [
+        {
+            "answer": each.answer,
+            "decisions": [
+                {
+                    "node": decision.node,
+                    "probabilities": [round(p, 4) for p in decision.probabilities],
+                    "action": decision.action,
+                    "target": decision.target,
+                }
+                for decision in each.decisions
+            ],
+        }
+        for each in walk.rounds
+    ]
+    return {
+        "rounds": rounds,
+        "final": walk.final,
+        "speaker": walk.speaker,
+        "answer": walk.answer,
+        "correct": walk.correct,
+        "tokens": walk.tokens,
+    }
