@@ -64,6 +64,7 @@ def connect() -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # Seconds between savings of what Tune knows of the trials, which a killed run goes on from.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # `tracking` says what logs
     if ray.is_initialized():
         return
     # RLlib iterates over sets of agent ids: without it equal seeds would draw different actions.

@@ -30,6 +30,7 @@ MAX_SOLUTIONS = 4096
 
 
 Prompting = Literal["auto", "chat", "completion"]
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 
 class AgentConfig(Section):
@@ -204,6 +205,9 @@ class ExperimentConfig(Section):
     algorithm: AlgorithmSection = AlgorithmSection()
     sweep: SweepConfig | None = None
     """Settings of the algorithm to compare before one is trained; see `mpdf_rllib.sweep`."""
+    tracking: list[Tracker] = ["tensorboard"]
+    """Where training is logged beside each trial's result.json and progress.csv: tensorboard, in the trials' folders,
+    wandb and mlflow; see `mpdf_rllib.tracking`."""
     compare: CompareConfig = CompareConfig()
     """What `mpdf_rllib.compare` plays beside the policy; other commands do not look at it."""
 

@@ -21,6 +21,7 @@ from mpdf_rllib.envs.debate_metrics import VALIDATION_ACCURACY
 from mpdf_rllib.errors import EngineError, MPDFError
 from mpdf_rllib.learners import SOFTRANKPO, Learner, algorithm_config, cpus_of
 from mpdf_rllib.questions import Question
+from mpdf_rllib.tracking import trackers
 from mpdf_rllib.trial_logs import CSVLogger, JsonLogger
 
 Questions = Callable[[], Sequence[Question]]
@@ -116,7 +117,27 @@ def _setting(config: Mapping[str, Any]) -> str:
 
 
 def _tuner(config: ExperimentConfig, settings: Settings, learner: Learner, space: dict[str, Any]) -> tune.Tuner:
-    """Of all trials: the one that an interrupted run saved, or a new one."""
+    """Of all trials: the one that an interrupted run saved, or a new one, with the callbacks of this run."""
+    tuner = _saved_or_new_tuner(config, settings, learner, space)
+    tuner._local_tuner.get_run_config().callbacks = [
+        _TrialProgress({name: learner.iterations(setting) for name, setting in settings.items()}, config.seeds),
+        JsonLogger(),
+        CSVLogger(),
+        *trackers(config, partial(_tracked_settings, config, settings)),
+    ]
+    return tuner
+
+
+def _tracked_settings(config: ExperimentConfig, settings: Settings, trial: Trial) -> dict[str, Any]:
+    """What a trial does, but neither where nor by what means."""
+    of_trial = config.model_copy(update={"algorithm": settings[_setting(trial.config)]})
+    said = of_trial.model_dump(mode="json", include={"questions", "team", "live", "algorithm"})
+    return said | {"seed": trial.config["seed"]}
+
+
+def _saved_or_new_tuner(
+    config: ExperimentConfig, settings: Settings, learner: Learner, space: dict[str, Any]
+) -> tune.Tuner:
     folder = config.run_path / learner.folder
     iterations = {name: learner.iterations(setting) for name, setting in settings.items()}
     if run_folder.has_trials(folder):
@@ -127,7 +148,6 @@ def _tuner(config: ExperimentConfig, settings: Settings, learner: Learner, space
         stop=partial(_is_trained, iterations),
         # All are kept: what was last saved of the trials, which a killed run goes on from, may name an earlier one.
         checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=2, checkpoint_at_end=True),
-        callbacks=[_TrialProgress(iterations, config.seeds), JsonLogger(), CSVLogger()],
         verbose=0,
     )
     scheduler = None
@@ -221,10 +241,6 @@ class _TrialProgress(tune.Callback):
         )
         self._bar = Progress(*columns, console=cli.console)
         self._task = self._bar.add_task("Training", total=sum(iterations.values()) * seeds, debates="")
-
-    def __reduce__(self):
-        """The Tuner saves its callbacks; a terminal's progress bar begins anew."""
-        return type(self), (self._iterations, self._seeds)
 
     def setup(self, **info) -> None:
         self._bar.start()
