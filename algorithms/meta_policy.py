@@ -1,6 +1,5 @@
 """The meta-policy's network; plain PyTorch, usable without RLlib."""
 
-import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -100,9 +99,12 @@ def action_probabilities(networks: Sequence[MetaPolicyNetwork], observation: Obs
 
 
 def _logits(networks: Sequence[MetaPolicyNetwork], observation: Observation) -> Tensor:
-    logits = []
-    for agent, network in zip(range(observation["own"].shape[1]), itertools.cycle(networks)):
-        seen = {key: torch.from_numpy(array[:, agent]) for key, array in observation.items()}
-        with torch.no_grad():
-            logits.append(network(seen))
-    return torch.stack(logits, 1)
+    seen = {key: torch.from_numpy(array) for key, array in observation.items()}
+    with torch.no_grad():
+        if len(networks) == 1:
+            logits = networks[0]({key: array.flatten(0, 1) for key, array in seen.items()})
+            return logits.unflatten(0, seen["own"].shape[:2])
+        of_agents = (
+            network({key: array[:, agent] for key, array in seen.items()}) for agent, network in enumerate(networks)
+        )
+        return torch.stack([*of_agents], 1)
