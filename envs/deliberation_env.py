@@ -74,7 +74,7 @@ class DeliberationEnv(MultiAgentEnv):
     | entry | range | meaning |
     | --- | --- | --- |
     | `valid` | 0 to 1 | [ours] z_ans: the answer could be parsed |
-    | `answer` | -1 to 1 | [paper] z_ans: the number; [ours] as sign(x) log(1 + |x|) / log(10^6), clipped |
+    | `answer` | -1 to 1 | [paper] z_ans: the number; [ours] as sign(x) log(1 + abs(x)) / log(10^6), clipped |
     | `steps` | 0 to 1 | [ours] z_prof measured from the trace: lines / 16, at most 1 |
     | `additive_operators` | 0 to 1 | [ours] z_prof measured: count of + and - between operands / 8, at most 1 |
     | `multiplicative_operators` | 0 to 1 | [ours] z_prof measured: count of * and / / 8, at most 1 |

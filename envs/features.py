@@ -24,7 +24,7 @@ LETTERS = string.ascii_lowercase[:10]
 
 _VALID = Feature("valid", 0, 1, "z_ans", "[ours] z_ans: the answer could be parsed")
 _SCALAR = Feature(
-    "answer", -1, 1, "z_ans", "[paper] z_ans: the number; [ours] as sign(x) log(1 + |x|) / log(10^6), clipped"
+    "answer", -1, 1, "z_ans", "[paper] z_ans: the number; [ours] as sign(x) log(1 + abs(x)) / log(10^6), clipped"
 )
 _CHOICES = tuple(Feature(f"choice_{letter}", 0, 1, "z_ans", "[paper] z_ans: the choice, one-hot") for letter in LETTERS)
 _PROFILE = (

@@ -37,7 +37,9 @@ class AgentConfig(Section):
     """What is an agent's own; all else is as the team has it."""
 
     model: str | None = None
+    """The packaged model, a local folder, or a hub id, as of the team."""
     prompt: Prompting | None = None
+    """How its prompts are rendered, as of the team."""
     prompts: str | None = None
     """Packaged prompts, or the path of a .yaml file like them, in place of the questions' own."""
     persona: str = ""
@@ -45,7 +47,9 @@ class AgentConfig(Section):
     shots: Annotated[int, Field(ge=0)] | None = None
     """How many of the prompts' examples it is shown; all by default."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Of its sampling, as of the team."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of its sampling, as of the team."""
 
     def resolved(self, resolved_model: Callable[[str], str]) -> "AgentConfig":
         """The same with the names that its model and prompts have in any working directory."""
@@ -78,7 +82,9 @@ class TeamConfig(Section):
     """Whether the model also reports on its reasoning, in one JSON object with its answer, as the paper's reasoning
     profile; it is measured from the text in either case."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """Of sampling; at 0 the most probable token is taken."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of sampling: the share of the probability that the tokens to draw from have together."""
     concede: Concede = "most_confident"
     """Whom an agent may concede to: the most confident peer with another answer, or each such peer, an action each."""
     refine_samples: Annotated[int, Field(ge=1)] = 1
@@ -133,6 +139,7 @@ class RecordConfig(Section):
     """Ray actors that record, each with its own engine where engine.kind is vllm, else all on the shared one; 0: the
     command's own process does."""
     cpus_per_worker: Annotated[float, Field(ge=0)] = 1
+    """CPUs of Ray's that each of them reserves."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     """By default what the engine of one takes: of vLLM engine.args.tensor_parallel_size, where there are GPUs."""
 
@@ -141,7 +148,9 @@ class CreditConfig(Section):
     """How the rewards that one SoftRankPO variant ranks are made; see `mpdf_rllib.envs.credit`."""
 
     token_price: Annotated[float, Field(ge=0)] = 0.0
+    """What a generated token takes off the reward [ours; 0 in the paper]."""
     tie_tolerance: Annotated[float, Field(ge=0)] = 0.0
+    """Rewards within it of a state's best count as tied with it [ours; 0 in the paper]."""
 
 
 class AlgorithmSection(Section):
@@ -150,10 +159,13 @@ class AlgorithmSection(Section):
     credits: Annotated[dict[CreditKind, CreditConfig], Field(min_length=1)] = {"step": CreditConfig()}
     """The variants to train, by kind of credit."""
     tau: Annotated[float, Field(gt=0)] = 0.5
+    """Temperature of the ranks [paper: 0.5]."""
     beta: Annotated[float, Field(gt=0)] = 0.3
+    """The larger, the closer the policy stays to the warm start [ours]."""
     objective: Literal["rank_matching", "log_policy"] = "rank_matching"
     """Of stage two: Eq. 4 on advantages [ours], or Eq. 3 as printed [paper]."""
     entropy_coeff: Annotated[float, Field(ge=0)] = 0.0
+    """What a nat of the policy's entropy is worth in stage two, lambda of Eq. 3 [ours: 0]."""
     policies: Literal["shared", "per_agent"] = "shared"
     """Whether all agents share one set of weights [paper], or each has its own [ours]."""
     env_runners: Annotated[int, Field(ge=0)] = 0
@@ -161,15 +173,19 @@ class AlgorithmSection(Section):
     static_corpus: bool = False
     """Whether stage two learns from the debates of its first iteration alone [paper]."""
     warm_start_iterations: Annotated[int, Field(ge=0)] = 2
+    """Of stage one, which imitates the best actions of uniformly random debates."""
     iterations: Annotated[int, Field(ge=1)] = 6
     """Of stage two."""
     passes: Annotated[int, Field(ge=1)] = 1
     """Debates a training question in each iteration."""
     epochs: Annotated[int, Field(ge=1)] = 5
+    """Passes over an iteration's debates."""
     minibatch_size: Annotated[int, Field(ge=1)] = 256
     """Agent steps."""
     lr: Annotated[float, Field(gt=0)] = 2e-3
+    """AdamW's learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
+    """AdamW's."""
     left_out: list[str] = []
     """Entries of z, or whole parts of it, that the policy does not see; see `mpdf_rllib.envs.features`."""
     dim: Annotated[int, Field(ge=2)] = 48
@@ -189,6 +205,7 @@ class ExperimentConfig(Section):
     """One experiment."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    """Of the experiment, and of its folders unless they are given."""
     run_folder: str | None = None
     """Where the run's files go; runs/NAME by default."""
     recording: str | None = None

@@ -45,8 +45,9 @@ class GPTSwarmConfig(Section):
     """See `mpdf_rllib.baselines.gptswarm`."""
 
     agents: Agents = 3
+    """Nodes of a graph."""
     iterations: Count = 50
-    """[published: 200 in the paper, 50 in the code]"""
+    """Updates of the graph [published: 200 in the paper, 50 in the code]."""
     batch: Count = 4
     """Questions, each with a graph of its own, in an iteration [published: 4]."""
     lr: Annotated[float, Field(gt=0)] = 0.1
@@ -57,9 +58,9 @@ class AgentPruneConfig(Section):
     """See `mpdf_rllib.baselines.agentprune`."""
 
     agents: Agents = 3
-    """[published: 4 or 5]"""
+    """Nodes of a graph [published: 4 or 5]."""
     rounds: Annotated[int, Field(ge=2)] = 2
-    """[published: 2 on HumanEval; 1, in which no message crosses rounds, on others]"""
+    """Of messages [published: 2 on HumanEval; 1, in which no message crosses rounds, on others]."""
     iterations: Count = 10
     """Before edges are pruned [published: 10]."""
     batch: Count = 4

@@ -60,7 +60,9 @@ class ReplicasConfig(Section):
     """Bounds within which Ray Serve follows the load; 0 at least frees the accelerators of an idle model."""
 
     min: Annotated[int, Field(ge=0)] = 1
+    """Replicas of a model at least."""
     max: Annotated[int, Field(ge=1)] = 1
+    """Replicas of a model at most."""
 
     @model_validator(mode="after")
     def _are_ordered(self) -> "ReplicasConfig":

@@ -19,13 +19,10 @@ _owner: int | None = None
 
 
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """Runs a coroutine on the process's background event loop and returns its result.
+    """Runs a coroutine on the process's background event loop; returns its result, or raises what it raises.
 
     Ctrl-C in the caller cancels the coroutine, which then has `_CLOSING_SECONDS` to close what it opened; a second
     Ctrl-C does not wait. Not to be called from a coroutine that runs on that loop.
-
-    Raises:
-        Whatever the coroutine raises.
     """
     loop, ended = _background_loop(), threading.Event()
     running: list[asyncio.Task | None] = []

@@ -32,6 +32,7 @@ class ColumnsConfig(Section):
     """Which columns of a file are read."""
 
     text: str = "question"
+    """The question's text."""
     answer: str = "answer"
     """The reference answer, or a text that it is read out of as it is out of a model's."""
     id: str | None = None
@@ -42,7 +43,9 @@ class FileConfig(Section):
     """Questions from files: .jsonl, .csv or .parquet."""
 
     train: str
+    """The file of the training questions."""
     test: str
+    """The file of the held-out questions; none may be in both."""
     columns: ColumnsConfig = ColumnsConfig()
     kind: Literal["number", "expression"] = "number"
     """How answers are read and compared."""
