@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup math compare smoke test check bench clean
+.PHONY: help setup math compare smoke test check docs bench clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -31,14 +31,18 @@ smoke: $(READY)  ## the same in two minutes
 test: $(READY)  ## run the tests (ARGS="-m 'not model'" without the language model)
 	$(RUN) pytest $(ARGS)
 
-check: $(READY)  ## lint, format and types
+check: $(READY)  ## lint, format, types, the documentation and its links
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
+	@$(MAKE) --no-print-directory docs
+
+docs: $(READY)  ## build the documentation: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
 bench: $(READY)  ## measure the speed of recording and training
 	$(RUN) mpdf_rllib.bench $(ARGS)
 
 clean:  ## remove .venv and all that was built; runs and recordings stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
