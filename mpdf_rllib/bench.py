@@ -28,7 +28,7 @@ from mpdf_rllib import cli
 from mpdf_rllib.algorithms.ppo import ppo_config
 from mpdf_rllib.algorithms.softrankpo import SoftRankPOConfig
 from mpdf_rllib.algorithms.whole_debates import WholeDebates
-from mpdf_rllib.bench_engines import FAMILIES, bench_live, bench_recording, bench_workers
+from mpdf_rllib.bench_engines import FAMILIES, bench_live, bench_recording, bench_serving, bench_workers
 from mpdf_rllib.engine import run
 from mpdf_rllib.engine.scripted import ScriptedEngine, answer_like_a_small_model
 from mpdf_rllib.envs.debate_batch import DebateBatch
@@ -231,6 +231,11 @@ def main(argv: list[str] | None = None) -> None:
     out(
         f"live training, 2 env runners: {live:,.0f} tokens/s, the same requests straight to the shared engine: "
         f"{raw:,.0f}; ratio {live / raw:.2f} (at least 0.9)"
+    )
+    served, offline = bench_serving()
+    out(
+        f"serving, 64 questions at once: {served:.2f} debates/s, the same team offline: {offline:.2f}; "
+        f"ratio {served / offline:.2f} (at least 0.9)"
     )
 
 

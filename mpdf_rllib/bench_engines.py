@@ -1,28 +1,37 @@
-"""How much of an engine's speed arrives: in recordings, in live training, and with several workers."""
+"""How much of an engine's speed arrives: in recordings, in live training, with several workers, and in serving."""
 
+import argparse
 import asyncio
 import contextlib
 import json
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pyarrow.parquet as pq
 import ray
+from ray import serve
 
+from mpdf_rllib import run_folder
+from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
+from mpdf_rllib.algorithms.policy_files import save_policy
 from mpdf_rllib.config import ExperimentConfig
+from mpdf_rllib.deliberation_team import DeliberationTeam
 from mpdf_rllib.engine import GenerationRequest, RecordingEngine, run
 from mpdf_rllib.engine.config import ServeConfig
 from mpdf_rllib.engine.models import PACKAGED_MODEL, resolve_model
 from mpdf_rllib.engine.serve_application import application_url, served_name
 from mpdf_rllib.engine.vllm_engine import VLLMEngine
+from mpdf_rllib.envs.features import DEBATE_FEATURES
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.learners import algorithm_config
 from mpdf_rllib.questions import Family, Split, generate_questions
 from mpdf_rllib.recording_pipeline import record_questions
+from mpdf_rllib.serve import LOCAL, start
 
 FAMILIES: tuple[Family, ...] = ("multiplication", "addition", "arithmetic")
 
@@ -152,6 +161,53 @@ async def _straight(engine: ServeConfig, rows: list[dict[str, Any]]) -> float:
         start = time.perf_counter()
         tokens = await asyncio.gather(*map(ask, rows))
         return sum(tokens) / (time.perf_counter() - start)
+
+
+def bench_serving(questions: int = 64, times: int = 3) -> tuple[float, float]:
+    """Debates/s of a team that is served and asked all questions at once, and of the same team in this process.
+
+    Both are the median of several times, on other questions each; the policy is one that has learned nothing.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "run")
+        config = _config(folder, questions, {"kind": "vllm"}, run_folder=str(path))
+        network = MetaPolicyNetwork(len(config.feature_table) + len(DEBATE_FEATURES))
+        save_policy(path / run_folder.POLICIES / "step-seed0", network)
+        run_folder.write(path / run_folder.CONFIG, config.to_yaml())
+        run_folder.write_checkpoints(path, {"step": [path]})
+        asked = generate_questions(FAMILIES[:1], "test", questions * (times + 1))
+        parts = [[question.text for question in asked[part :: times + 1]] for part in range(times + 1)]
+        with DeliberationTeam.from_run(path) as team:
+            offline = median([_rate(lambda of: len(team.answer(of, FAMILIES[0])), part) for part in parts][1:])
+        with _ray():
+            options: dict[str, Any] = {
+                "run": path,
+                "credit": None,
+                "seed": 0,
+                "overrides": [],
+                "host": LOCAL,
+                "port": 8000,
+            }
+            url = start(argparse.Namespace(**options, concurrency=questions, queue=questions))
+            served = median([_rate(lambda of: run(_ask(url, of)), part) for part in parts][1:])
+            serve.shutdown()
+    return served, offline
+
+
+def _rate(answer: Callable[[list[str]], int], questions: list[str]) -> float:
+    start = time.perf_counter()
+    return answer(questions) / (time.perf_counter() - start)
+
+
+async def _ask(url: str, questions: list[str]) -> int:
+    from openai import AsyncOpenAI
+
+    async with AsyncOpenAI(base_url=url, api_key="none", timeout=3600, max_retries=0) as client:
+        asked = (
+            client.chat.completions.create(model=f"bench:{FAMILIES[0]}", messages=[{"role": "user", "content": text}])
+            for text in questions
+        )
+        return len(await asyncio.gather(*asked))
 
 
 def _config(folder: str, questions: int, engine: dict[str, Any], **sections: Any) -> ExperimentConfig:
