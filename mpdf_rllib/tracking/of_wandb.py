@@ -30,6 +30,8 @@ def check() -> None:
         problem = "" if wandb.login(prompt=False) else "there is no API key"
     except wandb.Error as error:
         problem = str(error)
+    finally:
+        wandb.teardown()  # or the trials would share the process that asked
     if problem:
         raise ConfigError(
             f"tracking wandb: {problem}; set WANDB_API_KEY, or run `wandb login`, or set WANDB_MODE=offline to write "
@@ -51,11 +53,15 @@ def tracker(config: ExperimentConfig, settings_of: SettingsOf) -> "WandbTracker"
 
 
 class _Actor(_WandbLoggingActor):
-    """Logs a trial, in a process of its own, which finds W&B's variables in its environment as the command does."""
+    """Logs a trial in a process of its own, which has W&B's variables in its environment as the command does."""
 
     def __init__(self, *args: Any, environment: dict[str, str], **kwargs: Any):
         os.environ.update(environment)
         super().__init__(*args, **kwargs)
+
+    def run(self) -> None:
+        super().run()
+        wandb.teardown()  # returns when all is written: Ray's callback then kills this process, and with it W&B's own
 
 
 class WandbTracker(WandbLoggerCallback):
