@@ -82,6 +82,8 @@ def _played_on(config: ExperimentConfig, name: str | None) -> Played:
         for seed, system in enumerate(row)
         if system.learned
     ]
+    if name:
+        write_report(config, trees)
     return Played(
         results=[*systems, *policies, *bounds(trees), *at_prices],
         at_prices=len(at_prices),

@@ -16,6 +16,8 @@ from mpdf_rllib.errors import DataError
 from mpdf_rllib.text_table import TextTable
 
 CREDIT_LABELS: dict[str, str] = {"step": "paper's credit", "outcome": "soft outcome"}
+_NOTES = b"mpdf-rllib"
+"""Where they lie in the file's metadata."""
 TOKENS = ("prompt_tokens", "cached_tokens", "generated_tokens")
 
 
@@ -87,7 +89,9 @@ def _all(correct: np.ndarray) -> np.ndarray:
     return np.ones(correct.shape[1], bool)
 
 
-def write_results(path: Path, results: Iterable[SystemResult], questions: list[str], sets: list[str]) -> None:
+def write_results(
+    path: Path, results: Iterable[SystemResult], questions: list[str], sets: list[str], notes: str = ""
+) -> None:
     """Writes one row a system, seed and question.
 
     Args:
@@ -95,6 +99,7 @@ def write_results(path: Path, results: Iterable[SystemResult], questions: list[s
         results: Rows of the table, in their order.
         questions: Their ids.
         sets: Which question set each of them is of.
+        notes: What `read_notes` gives back.
     """
     tables = []
     for order, result in enumerate(results):
@@ -112,7 +117,8 @@ def write_results(path: Path, results: Iterable[SystemResult], questions: list[s
             }
             tables.append(pa.table(columns))
     temporary = path.with_suffix(".tmp")
-    pq.write_table(pa.concat_tables(tables), temporary, write_page_checksum=True)
+    rows = pa.concat_tables(tables).replace_schema_metadata({_NOTES: notes})
+    pq.write_table(rows, temporary, write_page_checksum=True)
     temporary.rename(path)
 
 
@@ -137,6 +143,16 @@ def read_results(path: Path) -> list[SystemResult]:
             ]
             results.append(SystemResult(system, tuple(outcomes)))
     return results
+
+
+def read_notes(path: Path) -> str:
+    """Reads the notes that `write_results` was given, "" where it was given none.
+
+    Raises:
+        DataError: The file is missing or is not one.
+    """
+    with _reading(path):
+        return (pq.read_schema(path).metadata or {}).get(_NOTES, b"").decode()
 
 
 def read_questions(path: Path) -> tuple[list[str], list[str]]:

@@ -44,11 +44,11 @@ SWEEP = "sweep.csv"
 BEST = "best.yaml"
 """The config that trains a sweep's best setting."""
 COMPARISON = "comparison"
-"""The folder of what comes out of comparing: results.parquet, table.csv, table.md, tokens.md and beside.json."""
+"""The folder of what comes out of comparing: results.parquet, table.csv, table.md and tokens.md."""
 SETS = "sets"
 """The folder of the runs on question sets that are compared, by name."""
 VERSIONS = "versions.json"
-"""Of Python and the packages that the run was last worked on with, by name."""
+"""Of Python and the packages that the run was trained with, by name."""
 REPORT = "report.html"
 """What the run came to, as a page to look at."""
 TRACKING = "tracking"
@@ -97,7 +97,8 @@ def prepare(config: ExperimentConfig, fresh: bool) -> None:
             check(config)
         path.mkdir(parents=True, exist_ok=True)
         write(path / CONFIG, config.to_yaml())
-        write(path / VERSIONS, json.dumps(_versions(), indent=1))
+        if not is_trained(path):
+            write(path / VERSIONS, json.dumps(_versions(), indent=1))
 
 
 def _versions() -> dict[str, str]:
@@ -157,7 +158,7 @@ def has_trials(folder: Path) -> bool:
         try:
             saved = json.loads(state.read_text(encoding="utf-8"))
             pickle.loads(searcher.read_bytes())
-            if saved["runner_data"].pop("_cached_trial_decisions", None):
+            if saved.get("runner_data", {}).pop("_cached_trial_decisions", None):
                 with writing(folder.parent):
                     write(state, json.dumps(saved))
             return True
@@ -205,15 +206,16 @@ def read_config(run_path: Path, overrides: Sequence[str] = ()) -> ExperimentConf
 
 
 def read_versions(run_path: Path) -> dict[str, str]:
-    """Of Python and the packages that the run was last worked on with, by name.
+    """Of Python and the packages that the run was trained with, by name; empty where nobody noted them.
 
     Raises:
-        DataError: The file is missing, or was damaged.
+        DataError: The file was damaged.
     """
+    file = run_path / VERSIONS
     try:
-        return dict(json.loads((run_path / VERSIONS).read_text(encoding="utf-8")))
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{run_path} does not say with what versions it was made ({error}); run it again") from error
+        raise DataError(f"{file} cannot be read ({error}); remove it: the report then names no versions") from error
 
 
 def write_rivals(run_path: Path, checkpoints: Mapping[str, list[Path]]) -> None:

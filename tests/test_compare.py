@@ -245,8 +245,11 @@ def test_each_set_is_trained_on_its_own_with_all_kinds_of_credit(tmp_path):
     by_tokens = (experiment.run / "comparison/tokens.md").read_text()
     assert "price 0 " in by_tokens and "price 0.01 " not in by_tokens
     tokens = experiment.plot("Accuracy against tokens, with 95 % bootstrap intervals")
-    assert len(tokens["data"]) > len(SYSTEMS) - 6
-    for _, of_set in experiments(experiment.load()):
+    points = {hover.split("<br>")[0] for trace in tokens["data"] for hover in trace["hovertext"]}
+    assert points == {*map(html.escape, [*SYSTEMS, "MPDF, SoftRankPO (soft outcome)", PRICED[0]])}
+    for name, of_set in experiments(experiment.load()):
+        assert f'href="sets/{name}/report.html"' in (experiment.run / "report.html").read_text()
+        assert (of_set.run_path / "report.html").read_text().count('id="question-0-') == sets[name]["test"]
         own = json.loads((of_set.run_path / "checkpoints.json").read_text())
         assert_played(experiment, of_set, "MPDF, SoftRankPO", own["step"])
         assert_played(experiment, of_set, "MPDF, SoftRankPO (soft outcome)", own["outcome"])

@@ -10,18 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from playwright.sync_api import Browser, Page, sync_playwright
 from process_fixtures import Experiment
 from sklearn.calibration import calibration_curve
 
+from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.comparison.frontier import Point
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.envs.debate_batch import DebateBatch
+from mpdf_rllib.envs.features import DEBATE_FEATURES
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.record import replay
+from mpdf_rllib.report.curves import read_curves
+from mpdf_rllib.report.debates import index_entry, question_values
+from mpdf_rllib.report.figures import learning_curves
 from mpdf_rllib.report.page import page as page_of
-from mpdf_rllib.report.runs import Debates, Run, read_runs
+from mpdf_rllib.report.runs import Debates, Run, read_run
 from mpdf_rllib.results import CREDIT_LABELS, label, read_results, results_table
 from mpdf_rllib.trained_policies import read_policy
 from mpdf_rllib.transcript import Transcript, play
@@ -85,8 +91,7 @@ def walks(config, tree) -> dict[str, list[Transcript]]:
 
 @pytest.fixture(scope="module")
 def run(config) -> Run:
-    (run,) = read_runs(config)
-    return run
+    return read_run(config)
 
 
 def began_right(walk: Transcript) -> bool:
@@ -114,8 +119,8 @@ def test_every_part_of_a_run_is_shown(trained_run, config, run, opened):
         plot.locator(".main-svg").first.wait_for()
     titles = page.locator("#learning .gtitle:visible").all_text_contents()
     rounds = [f"shares of actions in round {number}" for number in (1, 2, 3)]
-    assert [*titles[:2], *titles[-3:]] == ["accuracy of sampled debates", "r_local, a mean step", *rounds]
-    assert {"r_global, a mean step", "KL to the reference, nats"} <= {*titles}
+    assert [*titles[:2], *titles[-3:]] == ["accuracy of sampled debates", "mean r_local of an agent step", *rounds]
+    assert {"mean r_global of an agent step", "KL to the reference, nats"} <= {*titles}
     assert page.locator("#tokens .legendtext").all_text_contents() == [result.system for result in results]
     assert "answer_probability" in page.locator("#reliability .legend").text_content()
 
@@ -177,7 +182,7 @@ def test_a_debate_is_shown_as_it_went(trained_run, walks, opened):
                     told = [item.split(" ", 2) for item in cell.locator("li").all_inner_texts()]
                     assert [name for name, *_ in told] == ["Persist", "Refine", "Concede"]
                     assert [float(p) for _, p, *_ in told] == pytest.approx(decision.probabilities, abs=0.0051)
-                    taken = "◂" if decision.target is None else f"to agent {decision.target} ◂"
+                    taken = "◂" if decision.target is None else f"to {decision.target} ◂"
                     assert {action: item[2] for action, item in enumerate(told) if item[2:]} == {decision.action: taken}
                     assert cell.locator("button").inner_text().startswith(f"#{decision.node}: ")
             assert end.locator("td").all_inner_texts()[:2] == [walk.answer or "none", cost]
@@ -264,7 +269,11 @@ def test_what_others_wrote_is_text_and_nothing_else(run, opened, tmp_path):
 def test_two_thousand_questions_open_in_three_seconds(run, opened, tmp_path):
     times = -(-2000 // len(run.debates.questions))
     index = run.debates.index | {"questions": (run.debates.index["questions"] * times)[:2000]}
-    debates = Debates(index, (run.debates.questions * times)[:2000])
+    long = [
+        question | {"nodes": {name: node | {"text": "Let x be it. " * 60} for name, node in question["nodes"].items()}}
+        for question in run.debates.questions
+    ]
+    debates = Debates(index, (long * times)[:2000])
     file = tmp_path / "report.html"
     file.write_text(page_of([dataclasses.replace(run, debates=debates)]), encoding="utf-8")
 
@@ -308,8 +317,9 @@ def test_what_cannot_be_reported_is_said(trained_run, tmp_path):
     run = trained_run.run
     for arguments, message in (
         ((tmp_path,), f"{tmp_path} holds no config.yaml"),
-        ((run, run), "to: say by --to FILE"),
-        ((run, "--to", "/proc/report.html"), "/proc"),
+        ((run, run), "one is given twice"),
+        ((run, tmp_path), "to: say by --to FILE"),
+        ((run, "--to", "/proc/report.html"), "to: /proc/report.html cannot be written"),
         ((run, "--set", f"recording={tmp_path}"), "--set recording=..."),
     ):
         ended = trained_run.finish_command("report", *arguments, status=2)
@@ -330,6 +340,69 @@ def test_curves_are_what_the_trials_came_to(trained_run, run):
                 shares = curve.shares[action][seed]
                 assert shares.shape == (len(results), 3)
                 assert shares.mean(-1) == pytest.approx([debate[action] for debate in debates])
+
+
+def test_a_curve_of_trials_that_went_on_and_of_a_policy_for_each_agent(tmp_path):
+    """An iteration that was done again counts once, as it was last; half a line counts not at all."""
+
+    def line(iteration: int, *kl: float) -> str:
+        learners = {f"agent_{agent}": {"kl_to_reference": value} for agent, value in enumerate(kl)}
+        return json.dumps({"training_iteration": iteration, "learners": learners | {"states_with_preference": 0.5}})
+
+    told = {
+        "step-seed0": [line(1, 0.1, 0.3), line(2, 9, 9), line(2, 0.2, 0.4), '{"training_it'],
+        "step-seed1": [line(1, 1, 3)],
+    }
+    for trial, lines in told.items():
+        (tmp_path / "tune" / trial).mkdir(parents=True)
+        (tmp_path / "tune" / trial / "result.json").write_text("\n".join(lines))
+    (curve,) = read_curves(tmp_path)
+    expected = [[0.2, 0.3], [2.0, np.nan]]
+    assert curve.metrics["KL to the reference, nats"] == pytest.approx(np.array(expected), nan_ok=True)
+    assert curve.iterations.tolist() == [1, 2]
+    (figure,) = learning_curves([curve])
+    *band, mean = figure.data
+    assert [trace.y.tolist() for trace in band] == [pytest.approx([0.2, 0.3]), pytest.approx([2.0, 0.3])]
+    assert mean.y.tolist() == pytest.approx([1.1, 0.3])
+
+
+def test_whom_one_concedes_to_is_named_where_it_can_be_chosen(run, tree, opened, tmp_path):
+    torch.manual_seed(0)
+    network = MetaPolicyNetwork(len(tree.table) + len(DEBATE_FEATURES), dim=8)
+    for weights in network.parameters():
+        weights.data.normal_()
+    debates = DebateBatch(tree, lambda wanted: None, "each")
+    debates.reset(np.arange(len(tree.questions)))
+    walks = play(debates, [network])
+    index = run.debates.index | {"policies": ["any"], "questions": [index_entry([w], False, False) for w in walks]}
+    file = tmp_path / "report.html"
+    own = dataclasses.replace(run, debates=Debates(index, [question_values([walk]) for walk in walks]))
+    file.write_text(page_of([own]), encoding="utf-8")
+    page, conceded = opened(file), set()
+    for number, walk in enumerate(walks):
+        page.select_option("#questions", str(number))
+        rows = page.locator("#walk tbody tr").all()
+        for row, of_round in zip(rows, walk.rounds, strict=False):
+            for agent, decision in enumerate(of_round.decisions):
+                if decision.target is not None:
+                    taken = row.locator("td").nth(2 + agent).locator(".taken").inner_text()
+                    assert taken.startswith(f"Concede to {decision.target} ")
+                    conceded.add((agent, decision.target))
+    assert len(conceded) > 3
+
+
+def test_a_run_of_which_less_is_known_is_shown_all_the_same(trained_run, opened, tmp_path):
+    """As those of before: no versions, no policies' files, and a comparison that says nothing of its curves."""
+    other = Experiment(tmp_path, trained_run.load().model_dump(mode="json"))
+    shutil.copytree(trained_run.run, other.run)
+    (other.run / "versions.json").unlink()
+    shutil.rmtree(other.run / "policies")
+    (other.run / "comparison").mkdir()
+    shutil.copy(other.run / "results.parquet", other.run / "comparison")
+    other.finish_command("report", other.run)
+    page = opened(other.run / "report.html")
+    assert "No versions were noted" in page.locator("#config").inner_text()
+    assert "Debates" not in page.locator("h2").all_inner_texts()
 
 
 def test_reliability_is_that_of_scikit_learn(run, tree):

@@ -1,6 +1,6 @@
 """Accuracy against tokens: which systems are worth theirs, as a table and as a figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from itertools import chain
 from typing import NamedTuple
@@ -25,6 +25,13 @@ class Point(NamedTuple):
     def total(self) -> float:
         """Prompt and generated tokens a question."""
         return self.tokens[0] + self.tokens[2]
+
+
+AXES: dict[str, Callable[[Point], float]] = {
+    "prompt + generated tokens": lambda point: point.total,
+    "generated tokens": lambda point: point.tokens[2],
+}
+"""By name, which tokens accuracy is drawn over."""
 
 
 def on_front(tokens: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
@@ -57,7 +64,7 @@ def frontier_table(points: Sequence[Point]) -> TextTable:
 
 
 def frontier_figure(points: Sequence[Point], curves: Mapping[str, Sequence[str]]) -> go.Figure:
-    """Accuracy over tokens, which are chosen in the figure: a point with its interval for every system.
+    """Accuracy over tokens: a point with its interval for every system; `layout.meta.axes` has each of `AXES`.
 
     Args:
         points: The systems.
@@ -67,23 +74,16 @@ def frontier_figure(points: Sequence[Point], curves: Mapping[str, Sequence[str]]
     on_curves = set(chain.from_iterable(curves.values()))
     drawn = [(name, [of_system[system] for system in systems]) for name, systems in curves.items()]
     drawn += [(point.system, [point]) for point in points if point.system not in on_curves]
-    axes = {
-        "prompt + generated tokens": [[point.total for point in joined] for _, joined in drawn],
-        "generated tokens": [[point.tokens[2] for point in joined] for _, joined in drawn],
-    }
-    buttons = [
-        {"label": label, "method": "update", "args": [{"x": x}, {"xaxis.title.text": f"{label} a question"}]}
-        for label, x in axes.items()
-    ]
-    label, x = next(iter(axes.items()))
+    axes = {name: [[tokens(point) for point in on_line] for _, on_line in drawn] for name, tokens in AXES.items()}
+    shown_first = next(iter(AXES))
     return go.Figure(
-        [_trace(name, joined, tokens) for (name, joined), tokens in zip(drawn, x, strict=True)],
+        [_trace(name, on_line, tokens) for (name, on_line), tokens in zip(drawn, axes[shown_first], strict=True)],
         go.Layout(
             title="Accuracy against tokens, with 95 % bootstrap intervals",
             colorway=colors.qualitative.Dark24,
-            xaxis={"type": "log", "title": f"{label} a question"},
+            xaxis={"type": "log", "title": f"{shown_first} a question"},
             yaxis={"title": "accuracy"},
-            updatemenus=[{"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.1}],
+            meta={"axes": axes},
         ),
     )
 

@@ -13,13 +13,10 @@ from mpdf_rllib import run_folder
 from mpdf_rllib.baselines.outcome import Outcome
 from mpdf_rllib.comparison.frontier import Point
 from mpdf_rllib.comparison.rows import Comparison, compared
-from mpdf_rllib.errors import DataError
-from mpdf_rllib.results import SystemResult, read_questions, read_results, write_results
+from mpdf_rllib.results import SystemResult, read_notes, read_questions, read_results, write_results
 
 REFERENCE = "MPDF, SoftRankPO"
 """With the paper's credit, where the experiment has it: what all others are compared with."""
-BESIDE = "beside.json"
-"""Of a comparison's folder, what results.parquet does not say: the fields of `Played` after `sets`."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,8 @@ class Played:
     @property
     def joined_points(self) -> dict[str, list[str]]:
         """The curves with their systems by the tokens that these cost, the cheapest first."""
-        tokens = {result.system: result.tokens for result in self.results}
-        return {
-            name: sorted(labels, key=lambda label: tokens[label][0] + tokens[label][2])
-            for name, labels in self.curves.items()
-        }
+        total = {point.system: point.total for point in self.points}
+        return {name: sorted(labels, key=total.__getitem__) for name, labels in self.curves.items()}
 
 
 def joined(parts: Sequence[Played]) -> Played:
@@ -88,22 +82,19 @@ def write_played(folder: Path, played: Played) -> None:
     Raises:
         ConfigError: It cannot be written.
     """
-    beside = {"at_prices": played.at_prices, "curves": played.curves, "learned": played.learned}
+    notes = json.dumps({"at_prices": played.at_prices, "curves": played.curves, "learned": played.learned})
     with run_folder.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_results(folder / run_folder.RESULTS, played.results, played.questions, played.sets)
-        run_folder.write(folder / BESIDE, json.dumps(beside, indent=1))
+        write_results(folder / run_folder.RESULTS, played.results, played.questions, played.sets, notes)
 
 
-def read_played(folder: Path) -> Played:
-    """Reads what `write_played` wrote.
+def read_played(folder: Path) -> Played | None:
+    """Reads what `write_played` wrote; None where nothing was.
 
     Raises:
-        DataError: A file is missing or was damaged.
+        DataError: The file was damaged.
     """
-    try:
-        beside = json.loads((folder / BESIDE).read_text(encoding="utf-8"))
-        results = read_results(folder / run_folder.RESULTS)
-        return Played(results, *read_questions(folder / run_folder.RESULTS), **beside)
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{folder} holds no comparison ({error}); run `python -m mpdf_rllib.compare` again") from error
+    file = folder / run_folder.RESULTS
+    if not file.exists() or not (notes := read_notes(file)):
+        return None
+    return Played(read_results(file), *read_questions(file), **json.loads(notes))

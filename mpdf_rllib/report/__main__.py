@@ -7,18 +7,21 @@ from pathlib import Path
 from mpdf_rllib import cli, run_folder
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.report.page import page
-from mpdf_rllib.report.runs import read_runs
+from mpdf_rllib.report.runs import read_run
 
 
 def _command(options: argparse.Namespace) -> None:
     paths = [Path(run).expanduser().absolute() for run in options.runs]
-    configs = [run_folder.read_config(path, options.overrides) for path in paths]
-    if options.to is None and len(configs) > 1:
+    if len({*paths}) < len(paths):
+        raise ConfigError(f"RUN: {', '.join(options.runs)}: one is given twice; give each once")
+    if options.to is None and len(paths) > 1:
         raise ConfigError("to: say by --to FILE where the report of several runs goes")
     file = Path(options.to).expanduser().absolute() if options.to else paths[0] / run_folder.REPORT
-    text = page([run for config in configs for run in read_runs(config)])
-    with run_folder.writing(file.parent):
+    text = page([read_run(run_folder.read_config(path, options.overrides)) for path in paths])
+    try:
         run_folder.write(file, text)
+    except OSError as error:
+        raise ConfigError(f"to: {file} cannot be written ({error}); give another file by --to") from error
     cli.output.print(f"report: {file}", highlight=False, soft_wrap=True)
 
 

@@ -13,15 +13,15 @@ from mpdf_rllib.envs.debate import ACTIONS
 from mpdf_rllib.results import CREDIT_LABELS, label
 from mpdf_rllib.trial_logs import RESULTS, logged
 
-METRICS = {
+METRICS: dict[str, tuple[Any, ...]] = {
     "accuracy of sampled debates": ("env_runners", "debate", "accuracy"),
     "accuracy on validation questions": ("validation_accuracy",),
-    "r_local, a mean step": ("env_runners", "debate", "r_local"),
-    "r_global, a mean step": ("env_runners", "debate", "r_global"),
-    "KL to the reference, nats": ("learners", "meta_policy", "kl_to_reference"),
+    "mean r_local of an agent step": ("env_runners", "debate", "r_local"),
+    "mean r_global of an agent step": ("env_runners", "debate", "r_global"),
+    "KL to the reference, nats": ("learners", ..., "kl_to_reference"),
     "generated tokens a debate": ("env_runners", "debate", "generated_tokens"),
 }
-"""By its title, where a metric stands in RLlib's result."""
+"""By its title, where a metric stands in RLlib's result; where it stands under several keys, its mean over them."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,12 @@ class Curve:
 def read_curves(run_path: Path) -> list[Curve]:
     """All settings that were trained in a run folder, SoftRankPO's first."""
     trials = defaultdict(list)
+    rivals = run_folder.read_rivals(run_path)
     for folder in run_path.glob("tune*"):
         for file in sorted(folder.glob(f"*-seed*/{RESULTS}"), key=_seed):
             name = file.parent.name.rpartition("-seed")[0]
+            if name in rivals and folder not in {checkpoint.parents[1] for checkpoint in rivals[name]}:
+                continue  # of an earlier comparison, with other prices
             trials[folder.name, name].append({result["training_iteration"]: result for result in logged(file)})
     return [_curve(_called(*which), trials[which]) for which in sorted(trials, key=_order)]
 
@@ -71,7 +74,7 @@ def _called(folder: str, name: str) -> str:
 def _curve(setting: str, seeds: list[dict[int, dict[str, Any]]]) -> Curve:
     iterations = sorted({iteration for of_seed in seeds for iteration in of_seed})
 
-    def of_all(*keys: str) -> np.ndarray:
+    def of_all(*keys: Any) -> np.ndarray:
         return np.array([[_at(of_seed.get(each, {}), keys) for each in iterations] for of_seed in seeds])
 
     debate = ("env_runners", "debate")
@@ -85,10 +88,16 @@ def _curve(setting: str, seeds: list[dict[int, dict[str, Any]]]) -> Curve:
     return Curve(setting, np.array(iterations), metrics, shares)
 
 
-def _at(result: Any, keys: tuple[str, ...]) -> float:
-    for key in keys:
-        result = result.get(key, {}) if isinstance(result, Mapping) else {}
-    return float(result) if isinstance(result, int | float) else np.nan
+def _at(result: Any, keys: tuple[Any, ...]) -> float:
+    if not keys:
+        return float(result) if isinstance(result, int | float) else np.nan
+    if not isinstance(result, Mapping):
+        return np.nan
+    key, *below = keys
+    if key is not ...:
+        return _at(result.get(key), tuple(below))
+    values = np.array([_at(value, tuple(below)) for value in result.values()])
+    return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else np.nan
 
 
 def _rounds(result: Mapping[str, Any]) -> int:

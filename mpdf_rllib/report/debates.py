@@ -16,31 +16,28 @@ def question_values(walks: Sequence[Transcript]) -> dict[str, Any]:
     return {
         "id": first.question.id,
         "text": first.question.text,
-        "right": None if first.question.answer is None else str(first.question.answer),
+        "right": first.question.reference.canonical,
         "nodes": {node: _node(solution) for node, solution in first.nodes.items()},
         "walks": [_walk(walk) for walk in walks],
     }
 
 
-def index_entry(walks: Sequence[Transcript]) -> dict[str, Any]:
-    """What a question is listed and filtered by: its id and text, and of each policy's walk whether the team was right.
+def index_entry(walks: Sequence[Transcript], began_right: bool, disagree: bool) -> dict[str, Any]:
+    """What a question is listed and filtered by.
 
-    `right` has a pair a walk, at its start and in its end.
+    Args:
+        walks: One a policy.
+        began_right: Whether the team was right before the first round.
+        disagree: Whether the agents' first answers differ.
     """
-    first = walks[0]
-    answers = {first.nodes[decision.node].answer for decision in first.rounds[0].decisions}
+    question = walks[0].question
     return {
-        "id": first.question.id,
-        "text": first.question.text[:80],
-        "disagree": len(answers) > 1,
-        "right": [[_began_right(walk), bool(walk.correct)] for walk in walks],
+        "id": question.id,
+        "text": question.text,
+        "disagree": disagree,
+        "began": began_right,
+        "ended": [bool(walk.correct) for walk in walks],
     }
-
-
-def _began_right(walk: Transcript) -> bool:
-    start = walk.rounds[0]
-    stood_on = (walk.nodes[decision.node] for decision in start.decisions)
-    return any(bool(node.correct) and node.answer == start.answer for node in stood_on)
 
 
 def _node(node: Node) -> dict[str, Any]:

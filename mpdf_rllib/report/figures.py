@@ -47,16 +47,20 @@ def reliability(tree: SolutionTree) -> go.Figure:
     weights = np.random.default_rng(0).multinomial(
         len(tree.questions), np.full(len(tree.questions), 1 / len(tree.questions)), REPLICATES
     )
-    for index, feature in enumerate(tree.table):
-        values = tree.features[..., index]
-        if feature.name in _OF_CONFIDENCE and np.ptp(values) > 0:
-            figure.add_trace(_reliability(feature.name, values, tree.correct, weights))
+    of_name = {feature.name: tree.features[..., index] for index, feature in enumerate(tree.table)}
+    for name in _OF_CONFIDENCE:
+        values = of_name.get(name, np.zeros(1))
+        said = of_name["reported"] > 0 if name == "reported_confidence" and name in of_name else tree.present
+        if values.min() < values.max():
+            figure.add_trace(_reliability(name, values, said, tree.correct, weights))
     return figure.update_xaxes(range=[0, 1]).update_yaxes(range=[0, 1])
 
 
-def _reliability(name: str, values: np.ndarray, correct: np.ndarray, weights: np.ndarray) -> go.Scatter:
-    """Of values and correctness, shape (Q, M), with each question's weight in each replicate, shape (R, Q)."""
-    bins = np.minimum((values * BINS).astype(int), BINS - 1)[..., None] == np.arange(BINS)
+def _reliability(
+    name: str, values: np.ndarray, said: np.ndarray, correct: np.ndarray, weights: np.ndarray
+) -> go.Scatter:
+    """Of values, whether there are any, and correctness, shape (Q, M), with the replicates' weights, shape (R, Q)."""
+    bins = (np.minimum((values * BINS).astype(int), BINS - 1)[..., None] == np.arange(BINS)) & said[..., None]
     number, right = bins.sum(1), (bins & correct[..., None]).sum(1)
     filled = number.sum(0) > 0
     total, means = number.sum(0)[filled], (bins * values[..., None]).sum((0, 1))[filled] / number.sum(0)[filled]
@@ -97,4 +101,10 @@ def _lines(title: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> go
 
 
 def _layout(title: str, x: str, y: str | None) -> go.Layout:
-    return go.Layout(title=title, xaxis={"title": x}, yaxis={"title": y}, legend={"orientation": "h", "y": -0.3})
+    return go.Layout(
+        title=title,
+        xaxis={"title": x},
+        yaxis={"title": y},
+        legend={"orientation": "h", "y": -0.3},
+        hoverlabel={"namelength": -1},
+    )

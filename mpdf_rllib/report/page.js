@@ -12,16 +12,18 @@ const byId = (id) => document.getElementById(id);
 const read = (id) => JSON.parse(byId(id).textContent);
 const mark = (correct) => (correct === null ? "" : correct ? " ✓" : " ✗");
 const shown = (answer) => (answer === null ? "none" : answer);
+const short = (answer) => (shown(answer).length > 40 ? `${answer.slice(0, 39)}…` : shown(answer));
 const counted = ([prompt, cached, generated]) => `${prompt} prompt tokens (${cached} cached) + ${generated} generated`;
 
 // Plots are drawn when they come into view, in the page's colours.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const narrow = matchMedia("(max-width: 48rem)");
+const axis = byId("axis");
 
 function coloured(layout) {
   const style = getComputedStyle(document.documentElement);
-  const [text, line, panel] = ["--text", "--line", "--panel"].map((name) => style.getPropertyValue(name));
+  const [text, line] = ["--text", "--line"].map((name) => style.getPropertyValue(name));
   const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true };
   return {
     ...layout,
@@ -33,12 +35,15 @@ function coloured(layout) {
     legend: narrow.matches ? { orientation: "h", y: -0.4 } : layout.legend,
     xaxis: { ...layout.xaxis, ...axis },
     yaxis: { ...layout.yaxis, ...axis },
-    updatemenus: (layout.updatemenus ?? []).map((menu) => ({ ...menu, bgcolor: panel, bordercolor: line })),
   };
 }
 
 function draw(plot) {
   const { data, layout } = JSON.parse(plot.querySelector("script").textContent);
+  if (layout.meta?.axes) {
+    layout.meta.axes[axis.value].forEach((x, trace) => (data[trace].x = x));
+    layout.xaxis.title.text = `${axis.value} a question`;
+  }
   const options = { responsive: true, displaylogo: false, displayModeBar: false };
   Plotly.react(plot.querySelector("div"), data, coloured(layout), options);
   plot.dataset.drawn = "";
@@ -53,6 +58,8 @@ document.querySelectorAll(".plot").forEach((plot) => inView.observe(plot));
 for (const media of [dark, narrow]) {
   media.addEventListener("change", () => document.querySelectorAll(".plot[data-drawn]").forEach(draw));
 }
+
+axis?.addEventListener("change", () => draw(axis.closest("section").querySelector(".plot")));
 
 const setting = byId("setting");
 function chooseSetting() {
@@ -69,10 +76,10 @@ if (setting) {
 
 const FILTERS = {
   "all questions": () => true,
-  "wrong to right": (question, [began, ended]) => !began && ended,
-  "right to wrong": (question, [began, ended]) => began && !ended,
-  "agents disagree": (question) => question.disagree,
-  "wrong in the end": (question, [, ended]) => !ended,
+  "wrong to right": ({ began }, ended) => !began && ended,
+  "right to wrong": ({ began }, ended) => began && !ended,
+  "agents disagree": ({ disagree }) => disagree,
+  "wrong in the end": (question, ended) => !ended,
 };
 const [WIDTH, HEIGHT, GAP_X, GAP_Y] = [112, 34, 48, 14];
 
@@ -80,19 +87,21 @@ function listQuestions() {
   const [run, policy] = chosenPolicy();
   const words = byId("search").value.toLowerCase();
   const questions = runs[run].questions.map((question, number) => ({ ...question, number }));
+  const before = byId("questions").value;
   const found = questions.filter((question) => `${question.id} ${question.text}`.toLowerCase().includes(words));
   for (const option of byId("filter").options) {
-    const number = found.filter((question) => FILTERS[option.value](question, question.right[policy])).length;
+    const number = found.filter((question) => FILTERS[option.value](question, question.ended[policy])).length;
     option.textContent = `${option.value} (${number})`;
   }
-  const kept = found.filter((question) => FILTERS[byId("filter").value](question, question.right[policy]));
+  const kept = found.filter((question) => FILTERS[byId("filter").value](question, question.ended[policy]));
   byId("questions").replaceChildren(
-    ...kept.map(({ number, id, text, right }) => {
-      const [began, ended] = right[policy].map((correct) => (correct ? "✓" : "✗"));
-      return make("option", { value: number }, `${began}→${ended} ${id}: ${text}`);
+    ...kept.map(({ number, id, text, began, ended }) => {
+      const became = [began, ended[policy]].map((correct) => (correct ? "✓" : "✗")).join("→");
+      return make("option", { value: number }, `${became} ${id}: ${text.slice(0, 80)}`);
     }),
   );
-  byId("questions").selectedIndex = kept.length ? 0 : -1;
+  const stays = kept.findIndex(({ number }) => String(number) === before);
+  byId("questions").selectedIndex = kept.length ? Math.max(stays, 0) : -1;
   showDebate();
 }
 
@@ -110,7 +119,11 @@ function showDebate() {
   const question = read(`question-${run}-${number}`);
   const walk = question.walks[policy];
   const solution = make("section", { id: "solution", "aria-live": "polite" });
-  const show = (node) => solution.replaceChildren(...toldSolution(question, node, runs[run].features));
+  const tell = (node) => solution.replaceChildren(...toldSolution(question, node, runs[run].features));
+  const show = (node) => {
+    tell(node);
+    solution.scrollIntoView({ block: "nearest" });
+  };
   const tree = make("div", { id: "tree", class: "wide" });
   const steps = make("div", { id: "steps", role: "group", "aria-label": "rounds" });
   const step = (round) => {
@@ -128,7 +141,7 @@ function showDebate() {
     make("h3", {}, question.id),
     make("pre", {}, question.text),
     make("p", {}, `Right answer: ${shown(question.right)}`),
-    make("p", { id: "said" }, `The team answered ${shown(walk.answer)}${verdict}, for ${counted(walk.tokens)}.`),
+    make("p", { id: "said" }, `The team answered ${short(walk.answer)}${verdict}, for ${counted(walk.tokens)}.`),
     make("h4", {}, "The walk"),
     make("div", { class: "wide" }, toldWalk(question, walk, show)),
     make("h4", {}, "The solutions, and where the agents stand before each round"),
@@ -137,7 +150,7 @@ function showDebate() {
     solution,
   );
   step(0);
-  show(walk.final[walk.speaker ?? 0]);
+  tell(walk.final[walk.speaker ?? 0]);
 }
 
 function toldWalk(question, walk, show) {
@@ -148,7 +161,7 @@ function toldWalk(question, walk, show) {
       "tr",
       {},
       make("th", { scope: "row" }, name),
-      make("td", {}, shown(answer)),
+      make("td", {}, short(answer)),
       make("td", {}, spentBefore(question, walk, round)),
       ...cells.map((children) => make("td", {}, ...children)),
     );
@@ -157,7 +170,10 @@ function toldWalk(question, walk, show) {
       `round ${round + 1}`,
       round,
       answer,
-      decisions.map((decision) => [solutionButton(question, decision.node, show), toldDecision(decision)]),
+      decisions.map((decision, agent) => [
+        solutionButton(question, decision.node, show),
+        toldDecision(decision, agent),
+      ]),
     ),
   );
   const last = walk.final.map((node) => [solutionButton(question, node, show)]);
@@ -167,33 +183,36 @@ function toldWalk(question, walk, show) {
 
 function solutionButton(question, node, show) {
   const { answer, correct } = question.nodes[node];
-  const button = make("button", { type: "button" }, `#${node}: ${shown(answer)}${mark(correct)}`);
+  const button = make("button", { type: "button" }, `#${node}: ${short(answer)}${mark(correct)}`);
   button.addEventListener("click", () => show(node));
   return button;
 }
 
-function toldDecision({ probabilities, action, target }) {
+function toldDecision({ probabilities, action, target }, agent) {
   const list = make("ul", { class: "probabilities" });
   probabilities.forEach((probability, at) => {
-    const name = actionName(at) + (probabilities.length > 3 && at >= 2 ? ` ${at - 1}` : "");
+    const name = actionName(at, agent, probabilities.length);
     const bar = make("span", { class: "bar" });
     bar.style.width = `${100 * probability}%`;
     const item = make("li", at === action ? { class: "taken" } : {}, bar, `${name} ${probability.toFixed(2)}`);
-    if (at === action) item.append(target === null ? " ◂" : ` to agent ${target} ◂`);
+    if (at === action) item.append(target === null || name !== "Concede" ? " ◂" : ` to ${target} ◂`);
     list.append(item);
   });
   return list;
 }
 
-const actionName = (action) => ["Persist", "Refine", "Concede"][Math.min(action, 2)];
+// Where Concede is an action for each peer, the peers are all agents but the one that acts.
+function actionName(action, agent, number) {
+  if (action < 2 || number === 3) return ["Persist", "Refine", "Concede"][action];
+  return `Concede to ${action - 2 + (action - 2 >= agent)}`;
+}
+
 const standing = (walk, round) => walk.rounds[round]?.decisions.map(({ node }) => node) ?? walk.final;
 
 function spentBefore(question, walk, round) {
   const visited = new Set();
   for (let before = 0; before <= round; before += 1) {
-    for (let node of standing(walk, before)) {
-      for (; node !== null; node = question.nodes[node].parent) visited.add(node);
-    }
+    standing(walk, before).forEach((node) => visited.add(node)); // whose ancestors were stood on before
   }
   const tokens = [0, 1, 2].map((kind) => [...visited].reduce((sum, node) => sum + question.nodes[node].tokens[kind], 0));
   return counted(tokens);

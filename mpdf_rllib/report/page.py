@@ -2,17 +2,17 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from mpdf_rllib.comparison.frontier import Point, frontier_figure
+from mpdf_rllib.comparison.frontier import AXES, Point, frontier_figure
 from mpdf_rllib.report.curves import Curve
 from mpdf_rllib.report.figures import action_shares, learning_curves
 from mpdf_rllib.report.runs import Run
@@ -46,10 +46,11 @@ def page(runs: Sequence[Run]) -> str:
         title=", ".join(names),
         tables=tables,
         frontier=_frontier(names, runs),
+        axes=AXES,
         curves=[*learning_curves(curves)],
         shares=_shares(curves),
         reliability=[
-            figure.update_layout(title=_named(name, figure.layout.title.text, runs))
+            go.Figure(figure).update_layout(title=escape(_named(name, figure.layout.title.text, runs)))
             for name, run in zip(names, runs, strict=True)
             if (figure := run.reliability)
         ],
@@ -59,7 +60,13 @@ def page(runs: Sequence[Run]) -> str:
             if (debates := run.debates)
         ],
         runs=[
-            {"name": name, "path": run.config.run_path, "versions": run.versions, "config": run.config.to_yaml()}
+            {
+                "name": name,
+                "path": run.config.run_path,
+                "versions": run.versions,
+                "config": run.config.to_yaml(),
+                "sets": [*run.config.compare.sets] if len(runs) == 1 and run.joined else [],
+            }
             for name, run in zip(names, runs, strict=True)
         ],
         plotly=Markup(get_plotlyjs()),
@@ -99,16 +106,17 @@ def _side_by_side(names: Sequence[str], runs: Sequence[Run]) -> list[TextTable]:
     accuracies = [{point.system: shown(point.accuracy) for point in run.points} for run in runs]
     systems = dict.fromkeys(system for of_run in accuracies for system in of_run)
     rows = [[system, *(of_run.get(system, "") for of_run in accuracies)] for system in systems]
-    flat = [dict(_flat(yaml.safe_load(run.config.to_yaml()))) for run in runs]
+    flat = [dict(_flat(run.config.model_dump(mode="json"))) for run in runs]
     keys = dict.fromkeys(key for of_run in flat for key in of_run)
-    differing = [[key, *values] for key in keys if len({*(values := [o.get(key, UNSET) for o in flat])}) > 1]
+    of_key = {key: [of_run.get(key, UNSET) for of_run in flat] for key in keys}
+    differing = [[key, *values] for key, values in of_key.items() if len({*values}) > 1]
     return [
         TextTable("Accuracy with 95 % bootstrap intervals, by run", ["system", *names], rows),
         TextTable("In what the runs differ", ["key", *names], differing),
     ]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Any:
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")

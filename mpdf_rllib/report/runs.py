@@ -1,8 +1,7 @@
 """What a report shows of a run: read from its folder, and replayed from its recording."""
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,12 @@ from mpdf_rllib.report.figures import reliability
 from mpdf_rllib.results import CREDIT_LABELS, SystemResult, accuracy, label, read_results, results_table
 from mpdf_rllib.text_table import TextTable
 from mpdf_rllib.trained_policies import read_policy
-from mpdf_rllib.transcript import play
+from mpdf_rllib.transcript import Transcript, play
 
 
 @dataclass(frozen=True)
 class Debates:
-    """The test questions' debates, as JSON.
+    """The test questions' debates, as values for JSON.
 
     Attributes:
         index: The policies, the features' names, and what each question is listed by.
@@ -57,15 +56,15 @@ class Run:
     config: ExperimentConfig
     versions: dict[str, str]
     curves: list[Curve]
-    tables: list[TextTable] = field(default_factory=list)
-    points: list[Point] = field(default_factory=list)
-    joined: dict[str, list[str]] = field(default_factory=dict)
-    reliability: go.Figure | None = None
-    debates: Debates | None = None
+    tables: list[TextTable]
+    points: list[Point]
+    joined: dict[str, list[str]]
+    reliability: go.Figure | None
+    debates: Debates | None
 
 
-def read_runs(config: ExperimentConfig, trees: RecordedTrees | None = None, played: Played | None = None) -> list[Run]:
-    """A run, and those on question sets that are compared in it.
+def read_run(config: ExperimentConfig, trees: RecordedTrees | None = None, played: Played | None = None) -> Run:
+    """What there is of a run.
 
     Args:
         config: The experiment.
@@ -75,19 +74,10 @@ def read_runs(config: ExperimentConfig, trees: RecordedTrees | None = None, play
     Raises:
         DataError: A file of the run was damaged, or the recording is not whole.
     """
-    folder = config.run_path / run_folder.COMPARISON
-    if played is None and folder.exists():
-        played = read_played(folder)
-    if played and config.compare.sets:
-        own = [run_folder.read_config(config.run_path / run_folder.SETS / name) for name in config.compare.sets]
-        return [_read(config, None, played), *(_read(each, replay(each), None) for each in own)]
-    if trees is None and run_folder.is_trained(config.run_path):
-        trees = replay(config)
-    return [_read(config, trees, played)]
-
-
-def _read(config: ExperimentConfig, trees: RecordedTrees | None, played: Played | None) -> Run:
     path = config.run_path
+    played = played or read_played(path / run_folder.COMPARISON)
+    if trees is None and (path / run_folder.POLICIES).exists():
+        trees = replay(config)
     tables, points, joined = [], [], {}
     if (path / run_folder.SWEEP).exists():
         tables.append(_sweep_table(config))
@@ -113,7 +103,15 @@ def _read(config: ExperimentConfig, trees: RecordedTrees | None, played: Played 
 def _sweep_table(config: ExperimentConfig) -> TextTable:
     with (config.run_path / run_folder.SWEEP).open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    return TextTable("Settings on held-out training questions, the best first", header, rows)
+    shown = [[_short_number(cell) for cell in row] for row in rows]
+    return TextTable("Settings on held-out training questions, the best first", header, shown)
+
+
+def _short_number(cell: str) -> str:
+    try:
+        return f"{float(cell):.4g}"
+    except ValueError:
+        return cell
 
 
 def _point(result: SystemResult) -> Point:
@@ -127,11 +125,13 @@ def _debates(config: ExperimentConfig, tree: SolutionTree) -> Debates:
     for kind in kinds:
         debates = DebateBatch(tree, lambda wanted: None, config.team.concede)
         debates.reset(np.arange(len(tree.questions)))
+        began = debates.correct.tolist()
+        disagree = (np.ptp(debates.answers.answer_class, axis=1) > 0).tolist()
         of_policies.append(play(debates, read_policy(config.run_path, kind)))
-    walks: Sequence[tuple] = [*zip(*of_policies, strict=True)]
+    walks: list[tuple[Transcript, ...]] = [*zip(*of_policies, strict=True)]
     index = {
         "policies": [label(kind) for kind in kinds],
         "features": [feature.name for feature in tree.table],
-        "questions": [index_entry(of_question) for of_question in walks],
+        "questions": [index_entry(*each) for each in zip(walks, began, disagree, strict=True)],
     }
     return Debates(index, [question_values(of_question) for of_question in walks])

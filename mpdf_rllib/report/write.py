@@ -5,7 +5,7 @@ from mpdf_rllib.comparison.played import Played
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.report.page import page
-from mpdf_rllib.report.runs import read_runs
+from mpdf_rllib.report.runs import read_run
 
 
 def write_report(config: ExperimentConfig, trees: RecordedTrees | None = None, played: Played | None = None) -> None:
@@ -13,12 +13,12 @@ def write_report(config: ExperimentConfig, trees: RecordedTrees | None = None, p
 
     Args:
         config: The experiment.
-        trees: See `read_runs`.
-        played: See `read_runs`.
+        trees: See `read_run`.
+        played: See `read_run`.
 
     Raises:
         ConfigError: The folder cannot be written.
-        DataError: See `read_runs`.
+        DataError: See `read_run`.
     """
     with run_folder.writing(config.run_path):
-        run_folder.write(config.run_path / run_folder.REPORT, page(read_runs(config, trees, played)))
+        run_folder.write(config.run_path / run_folder.REPORT, page([read_run(config, trees, played)]))
