@@ -94,8 +94,8 @@ class Credit:
     Attributes:
         kind: "step" is r_local + r_global, exact one round ahead [paper]; "outcome" is `outcome_credit` [ours], which
             needs a policy to follow and is "step" as long as there is none.
-        token_price: What a generated token takes off the reward, at least 0 [ours; 0 in the paper].
-        tie_tolerance: Rewards within it of a state's best count as tied with it, at least 0 [ours; 0 in the paper].
+        token_price: What a generated token takes off the reward, at least 0 [ours; not in the paper].
+        tie_tolerance: Rewards within it of a state's best count as tied with it, at least 0 [ours; not in the paper].
             Ranks discard magnitude, so without a tolerance any price, however small, decides every tie.
     """
 

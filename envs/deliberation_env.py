@@ -18,7 +18,7 @@ class DeliberationEnv(MultiAgentEnv):
     """N language-model agents debate a question for T rounds; in each, all act at once: Persist, Refine or Concede.
 
     The language models are a part of the env, and frozen. What is learned is when to keep a solution, when to have it
-    revised and when to adopt a peer's; the team's answer is the plurality's [paper].
+    revised and when to adopt a peer's; the team's answer is the plurality's [ours].
 
     ## Import
 

@@ -148,9 +148,9 @@ class CreditConfig(Section):
     """How the rewards that one SoftRankPO variant ranks are made; see `mpdf_rllib.envs.credit`."""
 
     token_price: Annotated[float, Field(ge=0)] = 0.0
-    """What a generated token takes off the reward [ours; 0 in the paper]."""
+    """What a generated token takes off the reward [ours; not in the paper]."""
     tie_tolerance: Annotated[float, Field(ge=0)] = 0.0
-    """Rewards within it of a state's best count as tied with it [ours; 0 in the paper]."""
+    """Rewards within it of a state's best count as tied with it [ours; not in the paper]."""
 
 
 class AlgorithmSection(Section):

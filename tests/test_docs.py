@@ -109,8 +109,13 @@ def check_command(words: list[str]) -> None:
         case ["ray", "job", "submit", *rest]:
             check_command(rest[rest.index("--") + 1 :])
         case ["make", *rest]:
-            made = subprocess.run(
-                ["make", "-n", "-o", ".venv/.ready", *rest], cwd=REPOSITORY, capture_output=True, text=True
+            plain = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+            made = subprocess.run(  # as if it were not `make test ARGS=...` that runs this
+                ["make", "-n", "-o", ".venv/.ready", *rest],
+                cwd=REPOSITORY,
+                capture_output=True,
+                text=True,
+                env={name: value for name, value in plain.items() if name != "ARGS"},
             )
             assert made.returncode == 0, made.stderr
             for line in made.stdout.splitlines():
