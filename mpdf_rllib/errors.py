@@ -3,8 +3,8 @@
 - `ConfigError`: the user's config, command line or files. Names the key, file or row, its value and the remedy.
 - `DataError`: a question, a recording or a checkpoint that cannot be used as it is. Names the file or the question.
 - `TrainingError`: learning diverged. Names the iteration and the settings to change; earlier checkpoints are kept.
-- `EngineError`: what the work is done by failed: a language-model engine although it was retried, env runners,
-  learners, trials or what tracks them. What was recorded before is kept, and the last checkpoints.
+- `EngineError`: what the work is done by failed: a language-model engine although it was retried, env runners, learners
+  or trials. What was recorded before is kept, and the last checkpoints.
 
 Commands print these as one message without a traceback and exit with status 2. Everything else is a bug of ours and
 keeps its traceback.
@@ -32,4 +32,4 @@ class TrainingError(MPDFError):
 
 
 class EngineError(MPDFError):
-    """A language-model engine, env runner, learner, trial or tracker failed."""
+    """A language-model engine, env runner, learner or trial failed."""

@@ -54,7 +54,7 @@ def run_trials(
         By setting, the trials' results in the order of their seeds.
 
     Raises:
-        ConfigError: The run folder cannot be written.
+        ConfigError: The run folder cannot be written, or MLflow cannot be used.
         EngineError: A trial failed.
         KeyboardInterrupt: Training was interrupted.
     """
@@ -123,16 +123,16 @@ def _tuner(config: ExperimentConfig, settings: Settings, learner: Learner, space
         _TrialProgress({name: learner.iterations(setting) for name, setting in settings.items()}, config.seeds),
         JsonLogger(),
         CSVLogger(),
-        *trackers(config, partial(_tracked_settings, config, settings)),
+        *trackers(config, partial(_tracked_settings, config, settings, learner)),
     ]
     return tuner
 
 
-def _tracked_settings(config: ExperimentConfig, settings: Settings, trial: Trial) -> dict[str, Any]:
+def _tracked_settings(config: ExperimentConfig, settings: Settings, learner: Learner, trial: Trial) -> dict[str, Any]:
     """What a trial does, but neither where nor by what means."""
     of_trial = config.model_copy(update={"algorithm": settings[_setting(trial.config)]})
     said = of_trial.model_dump(mode="json", include={"questions", "team", "live", "algorithm"})
-    return said | {"seed": trial.config["seed"]}
+    return said | {"learner": learner.algorithm.__name__, "seed": trial.config["seed"]}
 
 
 def _saved_or_new_tuner(

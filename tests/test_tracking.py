@@ -4,7 +4,9 @@ import json
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import get_args
 
@@ -13,14 +15,16 @@ import wandb
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from process_fixtures import CONFIG, ITERATIONS, Experiment
+from process_fixtures import CONFIG, Experiment
+from ray.tune.experiment import Trial
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
 from mpdf_rllib import run_folder, tracking
 from mpdf_rllib.config import ExperimentConfig, Tracker
-from mpdf_rllib.errors import ConfigError, EngineError
+from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.tracking.of_mlflow import MLflowTracker
+from mpdf_rllib.tracking.of_wandb import WandbTracker
 from mpdf_rllib.train import train
 
 ACCURACY = "env_runners/debate/accuracy"
@@ -35,6 +39,8 @@ USEFUL = {
 KEY = "0123456789abcdef" * 2 + "01234567"
 CLOSED = "127.0.0.1:9"
 BLOCK = 2**15
+ITERATIONS = 12
+"""So many that a training cannot end before Ctrl-C reaches it."""
 
 Points = set[tuple[int, float]]
 """Of a curve: an iteration and its accuracy, to the digits of a float32."""
@@ -91,17 +97,21 @@ def logged(record: Record) -> dict[str, float]:
     return {key: json.loads(value) for key, value in items.items()}
 
 
+def one_trial(iterations: int) -> dict:
+    return CONFIG | {"seeds": 1, "algorithm": CONFIG["algorithm"] | {"iterations": iterations - 1}}
+
+
 @pytest.fixture(scope="module")
 def ray_files() -> Iterator[Path]:
     """Where Ray writes its logs; its sockets' paths must be short."""
-    with tempfile.TemporaryDirectory(prefix="ray") as folder:
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory, ray_files) -> Experiment:
     """One that was stopped by Ctrl-C, tracked by two, and went on with all three; its environment has an API key."""
-    experiment = Experiment(tmp_path_factory.mktemp("tracked"), CONFIG | {"seeds": 1})
+    experiment = Experiment(tmp_path_factory.mktemp("tracked"), one_trial(ITERATIONS))
     experiment.set(WANDB_MODE="offline", WANDB_API_KEY=KEY, RAY_TMPDIR=str(ray_files))
     trial = experiment.trial(seed=0)
     second = trial / "checkpoint_000001"  # when it is written, the first is one to go on from
@@ -118,7 +128,13 @@ def test_mlflow_has_one_run_of_a_trial_that_went_on(experiment):
     assert curve == tracked.result_json() and {step for step, _ in curve} == {*range(1, ITERATIONS + 1)}
     assert run.info.status == "FINISHED" and run.info.run_name == "step-seed0"
     assert run.data.metrics.keys() >= USEFUL
-    settings = {"seed": "0", "algorithm/tau": "0.5", "algorithm/dim": "8", "team/rounds": "3", "questions/train": "12"}
+    settings = {
+        "seed": "0",
+        "learner": "SoftRankPO",
+        "algorithm/tau": "0.5",
+        "team/rounds": "3",
+        "questions/train": "12",
+    }
     assert run.data.params.items() >= settings.items() and len(run.data.params) < 60
 
 
@@ -191,20 +207,85 @@ def test_wandb_that_cannot_be_reached_is_refused(tmp_path, environment):
     assert KEY not in str(refused.value)
 
 
-@pytest.mark.parametrize("store", [f"http://user:secret@{CLOSED}", "file:///somewhere"])
+@pytest.mark.parametrize(
+    "store",
+    [
+        f"http://user:secret@{CLOSED}",
+        f"http://user:p@ss-secret@{CLOSED}",
+        "file:///somewhere",
+        "postgresql://user:secret@nowhere/its-driver-is-not-installed",
+        "mysql+unknown://user:secret@nowhere/runs",
+    ],
+)
 def test_mlflow_that_cannot_be_used_is_refused(tmp_path, environment, store):
     environment.setenv("MLFLOW_TRACKING_URI", store)
-    with pytest.raises(ConfigError, match=r"tracking mlflow: MLFLOW_TRACKING_URI .* unset it") as refused:
+    with pytest.raises(ConfigError, match=r"tracking mlflow: .* set MLFLOW_TRACKING_URI .* unset it") as refused:
         tracking.check(an_experiment(tmp_path, "mlflow"))
     assert "secret" not in str(refused.value)
 
 
-def test_mlflow_that_answers_no_more_ends_the_training_in_a_clear_error(environment):
+def test_mlflow_that_is_gone_before_training_is_a_clear_error(environment):
     lost = MLflowTracker(lambda trial: {}, f"http://user:secret@{CLOSED}", "experiment")
-    with pytest.raises(EngineError, match="tracking mlflow: .*goes on where it stopped") as failed:
+    with pytest.raises(ConfigError, match="tracking mlflow: .* cannot be used") as failed:
         lost.setup()
     assert "secret" not in str(failed.value)
     assert "MLFLOW_TRACKING_URI" not in os.environ, "a later training would log there"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    """Of MLflow's server, as much as a run needs, whatever it was asked."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"experiment": {"experiment_id": "1"}, "run": {"info": {"run_id": "1"}}}')
+        self.server.has_a_metric = self.path.endswith("log-metric")
+
+    do_GET = do_POST
+
+    def log_message(self, *arguments) -> None:
+        pass
+
+
+@pytest.fixture
+def closing_server() -> Iterator[str]:
+    """One of MLflow, with a password in its URL, which closes as soon as it was told a metric."""
+    with HTTPServer(("127.0.0.1", 0), _Answer) as server:
+        server.has_a_metric = False
+
+        def serve() -> None:
+            while not server.has_a_metric:
+                server.handle_request()
+            server.server_close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://user:p@ss-secret@127.0.0.1:{server.server_port}"
+
+
+def test_mlflow_that_goes_away_is_one_warning_and_training_goes_on(tmp_path, closing_server):
+    experiment = Experiment(tmp_path, one_trial(iterations=2))
+    experiment.set(MLFLOW_TRACKING_URI=closing_server, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    ended = experiment.finish("train", "--set", "tracking=[mlflow]")
+    assert experiment.iterations(seed=0) == [1, 2]
+    assert ended.stderr.count("tracking mlflow: MLflow failed") == 1 and "Ctrl-C" in ended.stderr
+    assert "Traceback" not in ended.stderr and "secret" not in ended.stderr + ended.stdout
+
+
+def test_the_end_of_a_trial_does_not_print_the_password_of_mlflow(environment, closing_server, capfd):
+    tracker, trial = MLflowTracker(lambda trial: {}, closing_server, "experiment"), Trial("trainable", stub=True)
+    tracker.setup()
+    tracker.on_trial_start(1, [trial], trial)
+    tracker.on_trial_complete(1, [trial], trial)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_trial_that_fails_before_it_starts_fails_by_its_own_cause(tmp_path, environment):
+    trial = Trial("trainable", stub=True)
+    by_mlflow = MLflowTracker(lambda trial: {}, f"sqlite:///{tmp_path}/mlflow.db", "experiment")
+    by_mlflow.setup()
+    for tracker in (by_mlflow, WandbTracker(lambda trial: {}, project="project", dir=str(tmp_path))):
+        tracker.on_trial_error(1, [trial], trial)
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])

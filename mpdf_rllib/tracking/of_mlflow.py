@@ -4,20 +4,23 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
 from mlflow.exceptions import MlflowException
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.experiment import Trial
 from ray.tune.utils import flatten_dict
+from sqlalchemy.exc import SQLAlchemyError
 
 from mpdf_rllib import run_folder
 from mpdf_rllib.config import ExperimentConfig
-from mpdf_rllib.errors import ConfigError, EngineError
+from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.tracking import SettingsOf
 
+_logger = logging.getLogger(__name__)
 _URI = "MLFLOW_TRACKING_URI"
 _TRIAL = "trial_id"
 """The tag by which a trial that goes on finds its run."""
@@ -30,15 +33,8 @@ def check() -> None:
         ConfigError: It cannot.
     """
     if uri := os.environ.get(_URI):
-        try:
+        with _usable(uri):
             MlflowClient(uri).search_experiments(max_results=1)
-        except MlflowException as error:
-            raise ConfigError(
-                _without_password(
-                    f"tracking mlflow: {_URI} {uri} cannot be used ({error}); give another, or unset it: MLflow then "
-                    "writes into the run folder"
-                )
-            ) from error
 
 
 def tracker(config: ExperimentConfig, settings_of: SettingsOf) -> "MLflowTracker":
@@ -63,57 +59,77 @@ class MLflowTracker(MLflowLoggerCallback):
     def __init__(self, settings_of: SettingsOf, uri: str, experiment: str):
         super().__init__(uri, experiment_name=experiment)
         self._settings_of = settings_of
+        self._lost = False
 
     def setup(self, **info) -> None:
-        for chatty in ("mlflow.store", "alembic"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # its errors are raised as well
+        MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)  # the URL may hold a password
         given = _URI in os.environ
         try:
-            with _answering():
+            with _usable(self.tracking_uri):
                 super().setup(**info)
         finally:
             if not given:  # MLflow would have it hold for all that this process does later
                 os.environ.pop(_URI, None)
 
     def log_trial_start(self, trial: Trial) -> None:
-        util = self.mlflow_util
-        with _answering():
-            client = util._get_client()
-            before = client.search_runs([util.experiment_id], f"tags.{_TRIAL} = '{trial.trial_id}'")
-            if before:
-                run_id = before[0].info.run_id
-                client.update_run(run_id, status="RUNNING")
-            else:
-                run_id = util.start_run(tags={_TRIAL: trial.trial_id}, run_name=str(trial)).info.run_id
-                util.log_params(flatten_dict(self._settings_of(trial)), run_id)
-            self._trial_runs[trial] = run_id
+        self._unless_lost(self._start_or_go_on, trial)
 
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
-        with _answering():
-            super().log_trial_result(iteration, trial, {key: result[key] for key in result if key != "config"})
+        without_config = {key: result[key] for key in result if key != "config"}
+        self._unless_lost(super().log_trial_result, iteration, trial, without_config)
 
     def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
-        with _answering():
-            self.mlflow_util.end_run("FAILED" if failed else "FINISHED", self._trial_runs.pop(trial))
+        if trial in self._trial_runs:  # it may have failed before it started
+            self._unless_lost(self._end, self._trial_runs.pop(trial), "FAILED" if failed else "FINISHED")
 
     def on_experiment_end(self, trials: list[Trial], **info) -> None:
-        with _answering():
-            for run_id in self._trial_runs.values():
-                self.mlflow_util.end_run("KILLED", run_id)
+        for run_id in self._trial_runs.values():
+            self._unless_lost(self._end, run_id, "KILLED")
+
+    def _start_or_go_on(self, trial: Trial) -> None:
+        util = self.mlflow_util
+        client = util._get_client()
+        before = client.search_runs([util.experiment_id], f"tags.{_TRIAL} = '{trial.trial_id}'")
+        if before:
+            run_id = before[0].info.run_id
+            client.update_run(run_id, status="RUNNING")
+        else:
+            run_id = util.start_run(tags={_TRIAL: trial.trial_id}, run_name=str(trial)).info.run_id
+            util.log_params(flatten_dict(self._settings_of(trial)), run_id)
+        self._trial_runs[trial] = run_id
+
+    def _end(self, run_id: str, status: str) -> None:
+        self.mlflow_util._get_client().set_terminated(run_id, status)  # Ray's own does nothing where MLflow is gone
+
+    def _unless_lost(self, log: Callable[..., object], *arguments: Any) -> None:
+        """Logs, until MLflow first fails: whatever it raised would end the training, and be printed as it is."""
+        if self._lost:
+            return
+        try:
+            log(*arguments)
+        except Exception as error:
+            self._lost = True
+            message = (
+                f"tracking mlflow: MLflow failed ({error}); training goes on, and nothing more of these trials is "
+                "logged there. Their result.json have all iterations; for MLflow to have the later ones, press Ctrl-C, "
+                "mend it, and run the same command again, without --fresh"
+            )
+            _logger.warning("%s", _without_password(message))
 
 
 @contextlib.contextmanager
-def _answering() -> Iterator[None]:
+def _usable(uri: str) -> Iterator[None]:
     try:
         yield
-    except MlflowException as error:
-        raise EngineError(
-            _without_password(
-                f"tracking mlflow: MLflow failed ({error}); the same command, without --fresh, goes on where it "
-                "stopped, with another tracking if you like"
-            )
-        ) from error
+    except (MlflowException, SQLAlchemyError, ImportError) as error:
+        message = (
+            f"tracking mlflow: {uri} cannot be used ({error}); set {_URI} to another store, or unset it for MLflow to "
+            "write into the run folder, or leave mlflow out"
+        )
+        raise ConfigError(_without_password(message)) from None  # the cause's message may hold the password
 
 
 def _without_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", text)
+    return re.sub(r"//[^/\s]*@", "//", text)

@@ -89,6 +89,10 @@ class WandbTracker(WandbLoggerCallback):
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
         super().log_trial_result(iteration, trial, {key: result[key] for key in result if key != "config"})
 
+    def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
+        if trial in self._trial_queues:  # it may have failed before it started
+            super().log_trial_end(trial, failed)
+
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         for trial in self._trial_queues:  # of an interrupted training; Ray would wait for their end
             self._signal_logging_actor_stop(trial)
@@ -98,5 +102,11 @@ class WandbTracker(WandbLoggerCallback):
         try:
             ray.get(self._trial_logging_futures[trial], timeout=0)
         except ray.exceptions.RayError as error:
-            _logger.warning("tracking wandb: %s is not, or not wholly, in Weights & Biases: %s", trial, error)
+            files = os.path.join(self.kwargs["dir"], "wandb", f"*run-*-{trial.trial_id}")
+            _logger.warning(
+                "tracking wandb: %s is not, or not wholly, in Weights & Biases: %s; `wandb sync %s` uploads it later",
+                trial,
+                error,
+                files,
+            )
         super()._cleanup_logging_actor(trial)
