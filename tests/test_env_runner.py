@@ -119,11 +119,16 @@ def test_metrics_describe_the_debates(runner):
     debate = runner.get_metrics()["debate"]
     finals = [episode.agent_episodes["agent_0"].get_infos(-1) for episode in episodes]
     actions = np.concatenate([agent.get_actions() for episode in episodes for agent in episode.agent_episodes.values()])
+    by_round = {name: debate.pop(name) for name in ("round_1", "round_2", "round_3")}
     measured = {name: float(value.peek()) for name, value in debate.items()}
     assert measured["accuracy"] == pytest.approx(np.mean([info["correct"] for info in finals]))
     assert measured["generated_tokens"] == pytest.approx(np.mean([info["generated_tokens"] for info in finals]))
     shares = [measured[name] for name in ("persist", "refine", "concede")]
     assert shares == pytest.approx(np.bincount(actions, minlength=3) / len(actions))
+    for number, of_round in enumerate(by_round.values()):
+        taken = [agent.get_actions(number) for episode in episodes for agent in episode.agent_episodes.values()]
+        shares = [float(of_round[name].peek()) for name in ("persist", "refine", "concede")]
+        assert shares == pytest.approx(np.bincount(taken, minlength=3) / len(taken))
     infos = [i for episode in episodes for agent in episode.agent_episodes.values() for i in agent.get_infos()[1:]]
     for term in ("r_local", "r_global"):
         assert measured[term] == pytest.approx(np.mean([info[term] for info in infos])) != 0
