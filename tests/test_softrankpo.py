@@ -7,6 +7,7 @@ from debate_fixtures import FEATURES
 from ray import tune
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
+from ray.tune.utils import flatten_dict
 from rllib_fixtures import debate_config, learner_module, small_config
 
 from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
@@ -334,7 +335,7 @@ class TestStaticCorpus:
         *warm_start, corpus = run.learned[: WARM_START + 1]
         assert len(corpus) == steps[0] / 3 and all(debates != corpus for debates in warm_start)
         assert run.learned[WARM_START:] == [corpus] * 3
-        assert all(math.isnan(value) for value in run.debate.values()), "no debate was held"
+        assert all(math.isnan(value) for value in flatten_dict(run.debate).values()), "no debate was held"
         run.algorithm.stop()
 
     def test_a_resumed_run_goes_on_with_the_same_debates(self, tmp_path):
