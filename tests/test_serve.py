@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -138,8 +139,10 @@ def test_serves_own_health_and_metrics_are_there(server):
     health = urllib.request.urlopen(url.replace("/v1", "/-/healthz")).read()
     assert health == b"success"
     (metrics,) = re.findall(r"metrics at (\S+)", printed)
-    text = urllib.request.urlopen(metrics).read().decode()
-    assert "ray_serve_num_http_requests" in text
+    deadline = time.monotonic() + 60  # Ray tells them every few seconds
+    while "ray_serve_num_http_requests" not in urllib.request.urlopen(metrics).read().decode():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_run_that_is_none_is_told_at_once(tmp_path):
