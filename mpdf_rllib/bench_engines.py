@@ -1,6 +1,5 @@
 """How much of an engine's speed arrives: in recordings, in live training, with several workers, and in serving."""
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -9,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -31,7 +29,7 @@ from mpdf_rllib.envs.team import Team
 from mpdf_rllib.learners import algorithm_config
 from mpdf_rllib.questions import Family, Split, generate_questions
 from mpdf_rllib.recording_pipeline import record_questions
-from mpdf_rllib.serve import LOCAL, start
+from mpdf_rllib.serve import arguments, start
 
 FAMILIES: tuple[Family, ...] = ("multiplication", "addition", "arithmetic")
 
@@ -163,10 +161,10 @@ async def _straight(engine: ServeConfig, rows: list[dict[str, Any]]) -> float:
         return sum(tokens) / (time.perf_counter() - start)
 
 
-def bench_serving(questions: int = 64, times: int = 3) -> tuple[float, float]:
+def bench_serving(questions: int = 64, warm: int = 8) -> tuple[float, float]:
     """Debates/s of a team that is served and asked all questions at once, and of the same team in this process.
 
-    Both are the median of several times, on other questions each; the policy is one that has learned nothing.
+    Each answers a few others before; the policy is one that has learned nothing.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "run")
@@ -175,22 +173,18 @@ def bench_serving(questions: int = 64, times: int = 3) -> tuple[float, float]:
         save_policy(path / run_folder.POLICIES / "step-seed0", network)
         run_folder.write(path / run_folder.CONFIG, config.to_yaml())
         run_folder.write_checkpoints(path, {"step": [path]})
-        asked = generate_questions(FAMILIES[:1], "test", questions * (times + 1))
-        parts = [[question.text for question in asked[part :: times + 1]] for part in range(times + 1)]
+        asked = [question.text for question in generate_questions(FAMILIES[:1], "test", warm + questions)]
         with DeliberationTeam.from_run(path) as team:
-            offline = median([_rate(lambda of: len(team.answer(of, FAMILIES[0])), part) for part in parts][1:])
+            team.answer(asked[:warm], FAMILIES[0])
+            offline = _rate(lambda of: len(team.answer(of, FAMILIES[0])), asked[warm:])
+        at_once = ["--concurrency", str(questions), "--queue", str(questions)]
         with _ray():
-            options: dict[str, Any] = {
-                "run": path,
-                "credit": None,
-                "seed": 0,
-                "overrides": [],
-                "host": LOCAL,
-                "port": 8000,
-            }
-            url = start(argparse.Namespace(**options, concurrency=questions, queue=questions))
-            served = median([_rate(lambda of: run(_ask(url, of)), part) for part in parts][1:])
-            serve.shutdown()
+            try:
+                url = start(arguments().parse_args(["--run", str(path), *at_once]))
+                run(_ask(url, asked[:warm]))
+                served = _rate(lambda of: run(_ask(url, of)), asked[warm:])
+            finally:
+                serve.shutdown()
     return served, offline
 
 

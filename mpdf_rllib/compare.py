@@ -53,9 +53,15 @@ def compare(config: ExperimentConfig, fresh: bool = False) -> Played:
             own.questions_of(split)
     for own in {each.run_path: each for each in (config, *(own for _, own in compared_on))}.values():
         run_folder.prepare(own, fresh)
-    played = joined([_played_on(own, name) for name, own in compared_on])
+    parts = []
+    for name, own in compared_on:
+        trees = record(own)
+        parts.append(_played_on(own, trees, name))
+        if name:
+            write_report(own, trees)
+    played = joined(parts)
     write_played(config.run_path / run_folder.COMPARISON, played)
-    write_report(config, played=played)
+    write_report(config, None if config.compare.sets else trees, played)
     return played
 
 
@@ -68,8 +74,7 @@ def experiments(config: ExperimentConfig) -> Iterator[tuple[str | None, Experime
         yield name, config.model_copy(update={"questions": questions, "run_folder": str(folder)})
 
 
-def _played_on(config: ExperimentConfig, name: str | None) -> Played:
-    trees = record(config)
+def _played_on(config: ExperimentConfig, trees: RecordedTrees, name: str | None) -> Played:
     train_policies(config, trees)
     policies, at_prices, by_price = _policies(config, trees)
     train, test = trees.train.questions, trees.test.questions
@@ -82,8 +87,6 @@ def _played_on(config: ExperimentConfig, name: str | None) -> Played:
         for seed, system in enumerate(row)
         if system.learned
     ]
-    if name:
-        write_report(config, trees)
     return Played(
         results=[*systems, *policies, *bounds(trees), *at_prices],
         at_prices=len(at_prices),

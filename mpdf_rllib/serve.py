@@ -84,21 +84,22 @@ def _command(options: argparse.Namespace) -> None:
         serve.shutdown()
 
 
-def _arguments() -> argparse.ArgumentParser:
-    arguments = argparse.ArgumentParser(
+def arguments() -> argparse.ArgumentParser:
+    """What the command is given."""
+    parser = argparse.ArgumentParser(
         prog="python -m mpdf_rllib.serve",
         description="Serve a trained team by the OpenAI API. Where MPDF_API_KEY is set, requests have to bring it.",
     )
-    cli.add_team(arguments)
-    arguments.add_argument("--host", default=LOCAL, help="address to listen on; this machine's own by default")
-    arguments.add_argument("--port", type=int, default=8000, help="8000 by default")
-    arguments.add_argument("--concurrency", type=int, default=64, help="questions debated at once; 64 by default")
-    arguments.add_argument(
+    cli.add_team(parser)
+    parser.add_argument("--host", default=LOCAL, help="address to listen on; this machine's own by default")
+    parser.add_argument("--port", type=int, default=8000, help="8000 by default")
+    parser.add_argument("--concurrency", type=int, default=64, help="questions debated at once; 64 by default")
+    parser.add_argument(
         "--queue", type=int, default=128, help="questions that wait beside them, beyond which 503 is answered; 128"
     )
-    return arguments
+    return parser
 
 
 if __name__ == "__main__":
-    given = _arguments().parse_args()
+    given = arguments().parse_args()
     sys.exit(cli.status_of(lambda: _command(given), "the server is ended"))
