@@ -1,5 +1,7 @@
 """What every RLlib algorithm needs to learn from debates."""
 
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from mpdf_rllib.envs.debate_metrics import DebateMetrics
@@ -19,6 +21,11 @@ def map_to_own_policy(agent_id, episode, **kwargs) -> str:
     return agent_id
 
 
+def _take_reserved_threads(algorithm: Algorithm, **kwargs) -> None:
+    """Torch would take all cores, also beside other trials, and an engine that runs on them."""
+    torch.set_num_threads(int(algorithm.config.num_cpus_for_main_process) or 1)
+
+
 def set_up_for_debates(config: AlgorithmConfig) -> None:
     """Gives the config our env runner, callbacks and shared policy, and batches of 512 env steps of whole debates."""
     config.train_batch_size_per_learner = 512
@@ -34,5 +41,6 @@ def set_up_for_debates(config: AlgorithmConfig) -> None:
     config.env_runner_restore_timeout_s = 300.0
     config.evaluation_config = {"explore": False}
     config.callbacks_class = DebateMetrics
+    config.callbacks_on_algorithm_init = _take_reserved_threads
     config.policies = {POLICY}
     config.policy_mapping_fn = map_to_shared_policy

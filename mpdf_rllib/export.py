@@ -58,14 +58,14 @@ def push(folder: Path, repository: str) -> str:
         EngineError: The hub cannot be reached, or refuses it.
     """
     try:
-        HfApi().create_repo(repository, exist_ok=True)
+        address = HfApi().create_repo(repository, exist_ok=True)
         HfApi().upload_folder(repo_id=repository, folder_path=folder)
     except Exception as error:  # what its HTTP client raises is not its interface
         raise EngineError(
             f"The hub did not take {repository} ({error}). Log in by `hf auth login`, or set HF_TOKEN, with rights to "
             f"write there; what was exported lies in {folder}."
         ) from error
-    return f"https://huggingface.co/{repository}"
+    return str(address)
 
 
 def _card(

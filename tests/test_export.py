@@ -1,9 +1,16 @@
 """A trained policy to share: files that others read, a card whose code runs, and what keeps it from being written."""
 
+import base64
+import json
+import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -77,6 +84,61 @@ def test_what_keeps_it_from_being_written_is_named(trained_run, exported, tmp_pa
         export(trained_run.run, exported / "README.md" / "below")
     with pytest.raises(DataError, match="no run"):
         export(tmp_path, tmp_path / "to")
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[str, dict[str, bytes]]]:
+    """A scripted hub, which takes what its client sends: its address, and the files that it came to have by path."""
+    taken: dict[str, bytes] = {}
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            answer: dict[str, Any] = {}
+            if self.headers["Authorization"] != "Bearer hf_ours":
+                self.send_response(401)
+            else:
+                self.send_response(200)
+                if self.path == "/api/repos/create":
+                    answer = {"url": f"{address}/somebody/{json.loads(body)['name']}"}
+                elif self.path == "/api/models/somebody/math/preupload/main":
+                    files = json.loads(body)["files"]
+                    regular = {"uploadMode": "regular", "shouldIgnore": False}
+                    answer = {"files": [{"path": file["path"], **regular} for file in files]}
+                elif self.path == "/api/models/somebody/math/commit/main":
+                    lines = [json.loads(line) for line in body.splitlines()]
+                    files = [line["value"] for line in lines if line["key"] == "file"]
+                    taken.update({file["path"]: base64.b64decode(file["content"]) for file in files})
+                    commit = "0" * 40
+                    answer = {"commitUrl": f"{address}/somebody/math/commit/{commit}", "commitOid": commit}
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever).start()
+        yield address, taken
+        server.shutdown()
+
+
+def test_what_is_pushed_is_what_was_exported(trained_run, tmp_path, hub):
+    address, taken = hub
+    folder = tmp_path / "math"
+    command = [sys.executable, "-m", "mpdf_rllib.export", "--run", str(trained_run.run), "--to", str(folder)]
+    ended = subprocess.run(
+        [*command, "--push-to-hub", "somebody/math"],
+        cwd=REPOSITORY,
+        env=os.environ | {"HF_ENDPOINT": address, "HF_TOKEN": "hf_ours", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == f"{address}/somebody/math"
+    assert taken == {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def test_a_hub_that_is_not_there_is_named(exported, monkeypatch):

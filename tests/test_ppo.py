@@ -65,6 +65,16 @@ def ppo(softrankpo):
     algorithm.stop()
 
 
+@pytest.mark.parametrize("name", ["SoftRankPO", "PPO"])
+def test_torch_takes_as_many_threads_as_cpus_are_reserved(softrankpo, name):
+    """More would slow trials that run beside each other, and sum in another order: another table for equal seeds."""
+    torch.set_num_threads(2)
+    config = small_config() if name == "SoftRankPO" else small_config(config=ppo_config(softrankpo[1]))
+    algorithm = config.build_algo()
+    assert torch.get_num_threads() == 1
+    algorithm.stop()
+
+
 def test_its_debates_follow_the_policy_and_are_of_legal_actions(ppo):
     for episode in ppo.env_runner.sample():
         for agent in episode.agent_episodes.values():

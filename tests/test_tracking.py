@@ -207,6 +207,12 @@ def test_wandb_that_cannot_be_reached_is_refused(tmp_path, environment):
     assert KEY not in str(refused.value)
 
 
+@pytest.mark.parametrize("mode", ["offline", "dryrun", "disabled"])
+def test_wandb_that_uploads_nothing_takes_no_key(tmp_path, environment, mode):
+    environment.setenv("WANDB_MODE", mode)
+    tracking.check(an_experiment(tmp_path, "wandb"))
+
+
 @pytest.mark.parametrize(
     "store",
     [

@@ -54,7 +54,7 @@ def ppo_config(warm_start: str | Path) -> PPOConfig:
 
     PPO starts from the checkpoint's reference, pi_sft, and learns from the reward of the action taken alone; its KL is
     to the policy that acted. Learning rate, epochs and batches are SoftRankPO's; how else it learns is as RLlib has it,
-    and so is what becomes of lost env runners and how many threads torch takes [ours].
+    and so is what becomes of lost env runners [ours].
 
     Args:
         warm_start: The folder of a checkpoint of `SoftRankPO` or `GRPO` in stage two.

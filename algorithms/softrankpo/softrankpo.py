@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import RayActorError
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
@@ -46,8 +45,6 @@ class SoftRankPO(Algorithm):
 
     @override(Algorithm)
     def setup(self, config) -> None:
-        # Torch would take all cores, also beside an engine that runs on them.
-        torch.set_num_threads(int(config.num_cpus_for_main_process) or 1)
         self._corpus: list[MultiAgentEpisode] | None = None
         super().setup(config)
 

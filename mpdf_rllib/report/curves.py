@@ -1,5 +1,6 @@
 """How training went: what each setting's seeds came to, iteration by iteration."""
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ METRICS: dict[str, tuple[Any, ...]] = {
     "generated tokens a debate": ("env_runners", "debate", "generated_tokens"),
 }
 """By its title, where a metric stands in RLlib's result; where it stands under several keys, its mean over them."""
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e-?\d+)?)")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def read_curves(run_path: Path) -> list[Curve]:
 def _order(which: tuple[str, str]) -> tuple:
     """SoftRankPO before what it is compared with, the paper's credit before ours."""
     folder, name = which
-    return folder, [*CREDIT_LABELS].index(name) if name in CREDIT_LABELS else len(CREDIT_LABELS), name
+    by_number = [float(part) if i % 2 else part for i, part in enumerate(_NUMBER.split(name))]
+    return folder, [*CREDIT_LABELS].index(name) if name in CREDIT_LABELS else len(CREDIT_LABELS), by_number
 
 
 def _seed(file: Path) -> tuple[str, int]:

@@ -12,6 +12,8 @@ from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.report.curves import METRICS, Curve
 
 COLOURS = colors.qualitative.Plotly
+DASHES = ("solid", "dash", "dot", "dashdot")
+"""Of lines beyond the first ten, which have their colours."""
 BINS = 10
 """Of a feature's range, in a reliability diagram."""
 _OF_CONFIDENCE = ("critic_correct", "mean_probability", "min_probability", "answer_probability", "reported_confidence")
@@ -37,7 +39,8 @@ def action_shares(curve: Curve) -> Iterator[go.Figure]:
 def reliability(tree: SolutionTree) -> go.Figure:
     """How often solutions are right, by what each confidence feature says of them.
 
-    Solutions are put into `BINS` of equal width; intervals are 95 % bootstrap intervals over questions. ECE, the
+    Solutions are put into `BINS` of equal width; intervals are 95 % bootstrap intervals over questions, of which
+    one alone has none. ECE, the
     expected calibration error, is the mean distance to the diagonal over all solutions.
     """
     figure = go.Figure(
@@ -67,6 +70,7 @@ def _reliability(
     share = right.sum(0)[filled] / total
     with np.errstate(invalid="ignore"):
         low, high = np.nanquantile((weights @ right)[:, filled] / (weights @ number)[:, filled], (0.025, 0.975), axis=0)
+    low, high = (np.where((number > 0).sum(0)[filled] > 1, end, np.nan) for end in (low, high))
     error = (total * np.abs(share - means)).sum() / total.sum()
     return go.Scatter(
         name=f"{name} (ECE {error:.3f})",
@@ -89,14 +93,17 @@ def _lines(title: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> go
         if not some.any():
             continue
         x, values = x[some], values[:, some]
-        colour = COLOURS[number % len(COLOURS)]
+        again, which = divmod(number, len(COLOURS))
+        colour, dash = COLOURS[which], DASHES[again % len(DASHES)]
         shared = {"x": x, "legendgroup": name, "name": escape(name)}
         edge = shared | {"mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
         if len(values) > 1:
             figure.add_scatter(y=np.nanmin(values, 0), **edge)
             band = "rgba({}, {}, {}, 0.2)".format(*colors.hex_to_rgb(colour))
             figure.add_scatter(y=np.nanmax(values, 0), fill="tonexty", fillcolor=band, **edge)
-        figure.add_scatter(y=np.nanmean(values, 0), mode="lines+markers", line={"color": colour}, **shared)
+        figure.add_scatter(
+            y=np.nanmean(values, 0), mode="lines+markers", line={"color": colour, "dash": dash}, **shared
+        )
     return figure
 
 

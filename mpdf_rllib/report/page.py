@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
+from ray.tune.utils import flatten_dict
 
 from mpdf_rllib.comparison.frontier import AXES, Point, frontier_figure
 from mpdf_rllib.report.curves import Curve
@@ -106,22 +107,14 @@ def _side_by_side(names: Sequence[str], runs: Sequence[Run]) -> list[TextTable]:
     accuracies = [{point.system: shown(point.accuracy) for point in run.points} for run in runs]
     systems = dict.fromkeys(system for of_run in accuracies for system in of_run)
     rows = [[system, *(of_run.get(system, "") for of_run in accuracies)] for system in systems]
-    flat = [dict(_flat(run.config.model_dump(mode="json"))) for run in runs]
+    flat = [flatten_dict(run.config.model_dump(mode="json"), delimiter=".") for run in runs]
     keys = dict.fromkeys(key for of_run in flat for key in of_run)
-    of_key = {key: [of_run.get(key, UNSET) for of_run in flat] for key in keys}
+    of_key = {key: [json.dumps(of_run[key]) if key in of_run else UNSET for of_run in flat] for key in keys}
     differing = [[key, *values] for key, values in of_key.items() if len({*values}) > 1]
     return [
         TextTable("Accuracy with 95 % bootstrap intervals, by run", ["system", *names], rows),
         TextTable("In what the runs differ", ["key", *names], differing),
     ]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", json.dumps(value)
 
 
 def _json(value: Any) -> Markup:

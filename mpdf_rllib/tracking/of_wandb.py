@@ -24,7 +24,7 @@ def check() -> None:
     Raises:
         ConfigError: It cannot, or does not.
     """
-    if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+    if os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled"):
         return
     try:
         problem = "" if wandb.login(prompt=False) else "there is no API key"
@@ -46,7 +46,7 @@ def tracker(config: ExperimentConfig, settings_of: SettingsOf) -> "WandbTracker"
     return WandbTracker(
         settings_of,
         project=os.environ.get("WANDB_PROJECT", config.name),
-        group=config.name,
+        group=os.environ.get("WANDB_RUN_GROUP", config.name),
         dir=os.path.abspath(os.environ.get("WANDB_DIR", folder)),  # each trial has its own working directory
         resume="allow",
     )
