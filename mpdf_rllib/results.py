@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mpdf_rllib import run_folder
 from mpdf_rllib.baselines.outcome import Outcome
 from mpdf_rllib.bootstrap import Estimate, replicates
 from mpdf_rllib.envs.debate import ACTIONS
@@ -172,6 +173,9 @@ def read_questions(path: Path) -> tuple[list[str], list[str]]:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
+    except FileNotFoundError as error:
+        config = path.with_name(run_folder.CONFIG)
+        raise DataError(f"{path} is not there; `python -m mpdf_rllib.evaluate --config {config}` writes it") from error
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path} holds no results ({error}); run the experiment again") from error
 

@@ -4,6 +4,7 @@ Where MPDF_API_KEY is set, requests have to bring it.
 """
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -40,6 +41,7 @@ def start(options: argparse.Namespace) -> str:
     if not prompts:
         raise ConfigError(f"run: the questions of {team.config.name} are more than their text; they cannot be served")
     start_ray()
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     key = bool(os.environ.get(API_KEY))
     if options.host != LOCAL and not key:
         cli.console.print(f"[bold yellow]warning:[/] {API_KEY} is not set: whoever reaches {options.host} may ask.")

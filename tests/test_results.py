@@ -219,10 +219,12 @@ def test_files_without_results_are_named(tmp_path):
     missing, text, other = (tmp_path / name for name in ("missing", "text", "other"))
     text.write_text("no parquet")
     pq.write_table(pa.table({"a": [1]}), other)
-    for path in (missing, text, other):
-        for read in (read_results, read_questions):
+    for read in (read_results, read_questions):
+        for path in (text, other):
             with pytest.raises(DataError, match=f"{path} holds no results"):
                 read(path)
+        with pytest.raises(DataError, match=f"{missing} is not there; .*evaluate --config {tmp_path}/config.yaml"):
+            read(missing)
 
 
 def test_damaged_numbers_are_found_out(results, tmp_path):
