@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 
 from mpdf_rllib import __version__, cli, run_folder
+from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.deliberation_team import DeliberationTeam
 from mpdf_rllib.envs.credit import CreditKind
 from mpdf_rllib.errors import ConfigError, EngineError
@@ -43,7 +44,7 @@ def export(run_path: Path, folder: Path, credit: CreditKind | None = None, seed:
         for policy in policy_folders(run_path, credit, seed):
             into = folder if policy.parent.name == run_folder.POLICIES else folder / policy.name
             shutil.copytree(policy, into, dirs_exist_ok=True)
-        (folder / EXPERIMENT).write_text(team.config.to_yaml(), encoding="utf-8")
+        (folder / EXPERIMENT).write_text(_shared(team.config), encoding="utf-8")
         card.save(folder / "README.md")
     except FileExistsError as error:
         raise ConfigError(f"to: {folder} is there already; give a folder that is not") from error
@@ -113,8 +114,13 @@ def _card(
         seed=seed,
         seeds=len(own.outcomes),
         results="\n".join(lines),
-        config=config.to_yaml(),
+        config=_shared(config),
     )
+
+
+def _shared(config: ExperimentConfig) -> str:
+    """The experiment, but for where it lay here."""
+    return config.model_copy(update={"run_folder": None, "recording": None}).to_yaml()
 
 
 def _command(options: argparse.Namespace) -> None:

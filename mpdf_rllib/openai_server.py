@@ -233,7 +233,8 @@ class TeamServer:
         try:
             (debate,) = await asyncio.get_running_loop().run_in_executor(self._pool, self._team.answer, *asked)
         except EngineError as error:
-            self._dead = error
+            if self._team.config.engine.kind == "vllm":  # another replica would not mend an engine elsewhere
+                self._dead = error
             raise
         completion = _completion(debate, request.model)
         if request.stream:

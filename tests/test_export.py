@@ -64,6 +64,7 @@ def test_the_card_tells_results_as_the_run_has_them(trained_run, exported):
     assert rows[0][1] == f"{own['correct'].mean():.3f}".removeprefix("0")
     (config,) = re.findall(r"```yaml\n(.*?)```", card.text, re.DOTALL)
     assert yaml.safe_load(config) == yaml.safe_load((exported / "experiment.yaml").read_text())
+    assert str(trained_run.run) not in card.text and str(trained_run.recording) not in card.text
     for heading in ("Data", "Results", "Limits", "Config"):
         assert f"\n## {heading}\n" in card.text
 

@@ -142,7 +142,33 @@ def test_serves_own_health_and_metrics_are_there(server):
         time.sleep(0.1)
 
 
+def refusal(*arguments: str, **environment: str) -> str:
+    """What the command says before it ends."""
+    command = [sys.executable, "-m", "mpdf_rllib.serve", *arguments]
+    environment = ENVIRONMENT | environment
+    ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr, ended.stderr
+    return " ".join(ended.stderr.split())
+
+
 def test_a_run_that_is_none_is_told_at_once(tmp_path):
-    command = [sys.executable, "-m", "mpdf_rllib.serve", "--run", str(tmp_path)]
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 2 and "holds no config.yaml, so no run" in ended.stderr
+    assert "holds no config.yaml, so no run" in refusal("--run", str(tmp_path))
+
+
+@pytest.mark.parametrize("number", ["--concurrency", "--queue"])
+def test_no_question_at_once_is_refused(number):
+    assert f"argument {number}: '0' is not a whole number above 0" in refusal("--run", "any", number, "0")
+
+
+def test_models_that_serve_would_give_without_the_key_are_refused(trained_run):
+    elsewhere = ["--run", str(trained_run.run), "--set", "engine={kind: serve}"]
+    assert "to whoever reaches it, without MPDF_API_KEY" in refusal(*elsewhere, MPDF_API_KEY=KEY)
+    assert "to whoever reaches it, without MPDF_API_KEY" in refusal(*elsewhere, "--host", "0.0.0.0")
+
+
+def test_a_port_that_is_taken_is_named(trained_run):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"port: {port} cannot be had" in refusal("--run", str(trained_run.run), "--port", str(port))

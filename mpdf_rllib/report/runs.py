@@ -87,7 +87,9 @@ def read_run(config: ExperimentConfig, trees: RecordedTrees | None = None, playe
         points = [_point(result) for result in results]
     if played:
         tables.append(comparison_table(played.comparison))
-        points, joined = played.points, played.joined_points
+        compared = {point.system for point in played.points}
+        points = [*played.points, *(point for point in points if point.system not in compared)]
+        joined = played.joined_points
     return Run(
         config,
         run_folder.read_versions(path),
