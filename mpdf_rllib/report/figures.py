@@ -40,8 +40,7 @@ def reliability(tree: SolutionTree) -> go.Figure:
     """How often solutions are right, by what each confidence feature says of them.
 
     Solutions are put into `BINS` of equal width; intervals are 95 % bootstrap intervals over questions, of which
-    one alone has none. ECE, the
-    expected calibration error, is the mean distance to the diagonal over all solutions.
+    one alone has none. ECE, the expected calibration error, is the mean distance to the diagonal over all solutions.
     """
     figure = go.Figure(
         [go.Scatter(x=[0, 1], y=[0, 1], mode="lines", name="calibrated", line={"dash": "dot", "color": "gray"})],
