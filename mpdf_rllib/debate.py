@@ -26,6 +26,9 @@ def debate(team: DeliberationTeam, text: str, prompts: str | None = None) -> Tra
         ConfigError, DataError, EngineError: See `DeliberationTeam.answer`.
     """
     asked = team.question(text, prompts)
+    others = ", ".join(name for name in team.prompts if name != asked.source)
+    if prompts is None and others:
+        cli.console.print(f"Asked as {asked.source}; --prompts can be {others}.", highlight=False)
     with cli.console.status("Loading the models, and asking for first answers"):
         debates = team.begin([asked])
     tree = debates.tree
@@ -81,7 +84,9 @@ def _arguments() -> argparse.ArgumentParser:
     )
     cli.add_team(arguments)
     arguments.add_argument("question", help="what to debate")
-    arguments.add_argument("--prompts", help="what the question is asked with, where the experiment has several")
+    arguments.add_argument(
+        "--prompts", help="what the question is asked with, by default the first of the experiment's"
+    )
     return arguments
 
 

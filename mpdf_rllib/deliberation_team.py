@@ -30,7 +30,7 @@ class DeliberationTeam:
     """Agents that debate as their policy has learned.
 
         with DeliberationTeam.from_run("runs/math") as team:
-            (debate,) = team.answer(["Mia buys 5 pens on each of 3 days. How many pens?"], prompts="multiplication")
+            (debate,) = team.answer(["Mia buys 5 pens on each of 3 days. How many pens?"])
             print(debate.answer, debate.said.text, debate.tokens)
 
     Attributes:
@@ -95,13 +95,13 @@ class DeliberationTeam:
 
         Args:
             questions: What to answer: texts, or questions with all that their kind needs.
-            prompts: What the texts are asked with, one of the experiment's; needed where it has several.
+            prompts: What the texts are asked with, one of the experiment's, by default the first.
 
         Returns:
             What happened, in the order of the questions.
 
         Raises:
-            ConfigError: Prompts have to be chosen, or there are no such ones.
+            ConfigError: There are no such prompts, or none that a text can be asked with.
             DataError: A prompt cannot be given to its model.
             EngineError: The engine failed.
         """
@@ -120,17 +120,14 @@ class DeliberationTeam:
     def question(self, text: str, prompts: str | None = None) -> Question:
         """A text as a question, whose right answer nobody knows; see `answer`."""
         kinds = self._kinds
-        named = ", ".join(kinds)
         if not kinds:
             raise ConfigError(
                 f"prompts: the questions of {self.config.name} are more than their text; ask it in Python, with "
                 "mpdf_rllib.questions.Question"
             )
-        if prompts is None and len(kinds) > 1:
-            raise ConfigError(f"prompts: {self.config.name} asks questions with several prompts; give one of {named}")
-        source = prompts or named
+        source = next(iter(kinds)) if prompts is None else prompts
         if source not in kinds:
-            raise ConfigError(f"prompts: {self.config.name} has none called {source}; give one of {named}")
+            raise ConfigError(f"prompts: {self.config.name} has none called {source}; give one of {', '.join(kinds)}")
         return Question(f"asked-{next(self._asked)}", text, None, kinds[source], source)
 
     def begin(self, questions: Sequence[Question]) -> DebateBatch:

@@ -36,7 +36,7 @@ def test_it_needs_no_rllib(trained_run):
         "import sys\n"
         "from mpdf_rllib.deliberation_team import DeliberationTeam\n"
         f"with DeliberationTeam.from_run({str(trained_run.run)!r}) as team:\n"
-        f"    (debate,) = team.answer([{TEXT!r}], prompts='multiplication')\n"
+        f"    (debate,) = team.answer([{TEXT!r}])\n"
         "print(debate.answer, any(name.startswith('ray.rllib') for name in sys.modules))\n"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=180)
@@ -61,16 +61,14 @@ def test_a_moved_run_is_the_same(trained_run, tmp_path):
         assert team.answer([TEXT], "addition")[0].answer == before.answer([TEXT], "addition")[0].answer
 
 
-@pytest.mark.parametrize(
-    ("prompts", "message"),
-    [
-        (None, "several prompts; give one of multiplication, addition, arithmetic"),
-        ("sums", "none called sums; give one of multiplication, addition, arithmetic"),
-    ],
-)
-def test_prompts_have_to_be_chosen_among_several(trained_run, prompts, message):
-    with DeliberationTeam.from_run(trained_run.run) as team, pytest.raises(ConfigError, match=f"prompts: .*{message}"):
-        team.answer([TEXT], prompts)
+def test_a_text_is_asked_with_the_first_prompts_or_those_given(trained_run):
+    with DeliberationTeam.from_run(trained_run.run) as team:
+        assert team.question(TEXT).source == team.prompts[0] == "multiplication"
+        assert team.question(TEXT, "addition").source == "addition"
+        with pytest.raises(
+            ConfigError, match="prompts: .* none called sums; give one of multiplication, addition, arith"
+        ):
+            team.answer([TEXT], "sums")
 
 
 def test_what_a_run_does_not_have_is_named(trained_run, tmp_path):
@@ -111,7 +109,9 @@ def test_a_policy_of_other_features_is_refused(trained_run):
 
 
 def test_a_debate_in_the_terminal(trained_run):
-    said = trained_debate(trained_run, TEXT, "--prompts", "multiplication").stdout
+    ended = trained_debate(trained_run, TEXT)
+    assert "Asked as multiplication; --prompts can be addition, arithmetic." in ended.stderr
+    said = ended.stdout
     assert (
         said.index("First answers") < said.index("Round 1 of 3") < said.index("Round 3 of 3") < said.index("Answer: ")
     )
@@ -120,8 +120,8 @@ def test_a_debate_in_the_terminal(trained_run):
 
 
 def test_a_debate_says_what_is_wrong(trained_run):
-    ended = trained_debate(trained_run, TEXT, status=2)
-    assert "error: prompts: processes asks questions with several prompts" in ended.stderr
+    ended = trained_debate(trained_run, TEXT, "--prompts", "sums", status=2)
+    assert "error: prompts: processes has none called sums" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -290,6 +290,6 @@ def test_a_script_that_closes_nothing_loses_nothing_at_its_end(store: Store, tmp
         text=True,
         timeout=TIMEOUT,
     )
-    assert script.returncode == 0 and not script.stderr
+    assert (script.stderr, script.returncode) == ("", 0)
     (contents,) = files("no-close").values()
     assert pq.read_table(pa.BufferReader(contents)).num_rows == 6  # three first answers and their refinements
