@@ -164,7 +164,8 @@ async def _straight(engine: ServeConfig, rows: list[dict[str, Any]]) -> float:
 def bench_serving(questions: int = 64, warm: int = 8) -> tuple[float, float]:
     """Debates/s of a team that is served and asked all questions at once, and of the same team in this process.
 
-    Each answers a few others before; the policy is one that has learned nothing.
+    Both are there all the time, and asked in turn, offline first and last: a machine's speed may change meanwhile. The
+    policy is one that has learned nothing.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "run")
@@ -173,27 +174,34 @@ def bench_serving(questions: int = 64, warm: int = 8) -> tuple[float, float]:
         save_policy(path / run_folder.POLICIES / "step-seed0", network)
         run_folder.write(path / run_folder.CONFIG, config.to_yaml())
         run_folder.write_checkpoints(path, {"step": [path]})
-        asked = [question.text for question in generate_questions(FAMILIES[:1], "test", warm + questions)]
-        with DeliberationTeam.from_run(path) as team:
-            team.answer(asked[:warm], FAMILIES[0])
-            offline = _rate(lambda of: len(team.answer(of, FAMILIES[0])), asked[warm:])
+        asked = [question.text for question in generate_questions(FAMILIES[:1], "test", warm + 2 * questions)]
+        few, first, second = asked[:warm], asked[warm:-questions], asked[-questions:]
         at_once = ["--concurrency", str(questions), "--queue", str(questions)]
-        with _ray():
+        with DeliberationTeam.from_run(path) as team, _ray():
             try:
                 url = start(arguments().parse_args(["--run", str(path), *at_once]))
-                run(_ask(url, asked[:warm]))
-                served = _rate(lambda of: run(_ask(url, of)), asked[warm:])
+
+                def served(of: list[str]) -> float:
+                    return _seconds(lambda: run(_ask(url, of)))
+
+                def offline(of: list[str]) -> float:
+                    return _seconds(lambda: team.answer(of))
+
+                offline(few)
+                served(few)
+                before, between, after = offline(first), served(first) + served(second), offline(second)
             finally:
                 serve.shutdown()
-    return served, offline
+    return 2 * questions / between, 2 * questions / (before + after)
 
 
-def _rate(answer: Callable[[list[str]], int], questions: list[str]) -> float:
+def _seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
-    return answer(questions) / (time.perf_counter() - start)
+    work()
+    return time.perf_counter() - start
 
 
-async def _ask(url: str, questions: list[str]) -> int:
+async def _ask(url: str, questions: list[str]) -> None:
     from openai import AsyncOpenAI
 
     async with AsyncOpenAI(base_url=url, api_key="none", timeout=3600, max_retries=0) as client:
@@ -201,7 +209,7 @@ async def _ask(url: str, questions: list[str]) -> int:
             client.chat.completions.create(model=f"bench:{FAMILIES[0]}", messages=[{"role": "user", "content": text}])
             for text in questions
         )
-        return len(await asyncio.gather(*asked))
+        await asyncio.gather(*asked)
 
 
 def _config(folder: str, questions: int, engine: dict[str, Any], **sections: Any) -> ExperimentConfig:

@@ -1,9 +1,12 @@
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import ray
+from playwright.sync_api import Browser, Page, sync_playwright
 from process_fixtures import CONFIG, Experiment
 
 from mpdf_rllib.engine import run
@@ -26,6 +29,37 @@ def trained_run(tmp_path_factory) -> Experiment:
     experiment = Experiment(tmp_path_factory.mktemp("trained"), CONFIG | {"algorithm": algorithm})
     experiment.finish("train")
     return experiment
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    if executable is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no chromium is installed")
+        pytest.skip("no chromium is installed")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens a file in a new page, where nothing may go wrong until the test ends, and nothing else be asked for."""
+    wrong, pages = [], []
+
+    def open_file(file: Path, **context) -> Page:
+        page = browser.new_context(**context).new_page()
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: wrong.append(request.url) if request.url != file.as_uri() else None)
+        page.goto(file.as_uri())
+        pages.append(page)
+        return page
+
+    yield open_file
+    for page in pages:
+        page.context.close()
+    assert wrong == []
 
 
 @pytest.fixture(scope="session")

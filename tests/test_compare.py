@@ -161,6 +161,18 @@ def test_the_report_has_every_system_by_its_tokens_and_how_all_policies_learned(
     assert report.read_text() == before
 
 
+def test_the_report_opens_with_the_comparisons_table_and_the_trained_teams_debates(compared, opened):
+    experiment, _ = compared
+    page = opened(experiment.run / "report.html")
+    first = page.locator("#results table").first
+    assert [*map(html.unescape, first.locator("tbody td:first-child").all_inner_texts())] == SYSTEMS
+    plot = page.locator("#tokens .plot").first
+    plot.scroll_into_view_if_needed()
+    plot.locator(".main-svg").first.wait_for()
+    assert page.locator("#policy option").all_inner_texts() == ["SoftRankPO, paper's credit"]
+    assert page.locator("#said").inner_text().startswith("The team answered")
+
+
 def test_no_answer_passes_the_oracle(compared):
     frame = pq.read_table(compared[0].run / "comparison/results.parquet").to_pandas()
 

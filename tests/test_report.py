@@ -1,18 +1,16 @@
 """The report in a real browser: what it shows, that it can be clicked through, and that a model's text is only text."""
 
 import dataclasses
+import html
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Page
 from process_fixtures import Experiment
 from sklearn.calibration import calibration_curve
 
@@ -34,37 +32,6 @@ from mpdf_rllib.transcript import Transcript, play
 
 POLICIES = ["SoftRankPO, paper's credit", "SoftRankPO, soft outcome"]
 ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'><!--<script>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    if executable is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no chromium is installed")
-        pytest.skip("no chromium is installed")
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-
-
-@pytest.fixture
-def opened(browser):
-    """Opens a file in a new page, where nothing may go wrong until the test ends, and nothing else be asked for."""
-    wrong, pages = [], []
-
-    def open_file(file: Path, **context) -> Page:
-        page = browser.new_context(**context).new_page()
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: wrong.append(request.url) if request.url != file.as_uri() else None)
-        page.goto(file.as_uri())
-        pages.append(page)
-        return page
-
-    yield open_file
-    for page in pages:
-        page.context.close()
-    assert wrong == []
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +100,21 @@ def test_every_part_of_a_run_is_shown(trained_run, config, run, opened):
     assert yaml.safe_load(written) == yaml.safe_load((config.run_path / "config.yaml").read_text())
     versions = json.loads((config.run_path / "versions.json").read_text())
     assert f"ray {versions['ray']}" in page.locator("#config").inner_text()
+
+
+def test_accuracy_is_drawn_over_the_tokens_that_are_chosen(trained_run, config, opened):
+    page = opened(trained_run.run / "report.html")
+    plot = page.locator("#tokens .plot").first
+    plot.scroll_into_view_if_needed()
+    plot.locator(".main-svg").first.wait_for()
+    results = read_results(config.run_path / "results.parquet")
+    tokens = {result.system: result.tokens for result in results}
+    for axis, counted in (("generated tokens", (2,)), ("prompt + generated tokens", (0, 2))):
+        page.select_option("#axis", label=axis)
+        assert page.locator("#tokens .xtitle").text_content() == f"{axis} a question"
+        drawn = plot.evaluate("plot => plot.querySelector('.js-plotly-plot').data.map(({name, x}) => [name, [...x]])")
+        expected = [[name, [pytest.approx(sum(tokens[name][kind] for kind in counted))]] for name in tokens]
+        assert [[html.unescape(name), xs] for name, xs in drawn] == expected
 
 
 def test_questions_are_listed_by_what_became_of_them(trained_run, walks, opened):

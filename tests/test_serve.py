@@ -1,12 +1,14 @@
 """A trained team behind the OpenAI API, asked by the official client: answers, refusals, and many at once."""
 
 import asyncio
+import contextlib
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 from process_fixtures import CONFIG, ENVIRONMENT, REPOSITORY
+from ray.cluster_utils import Cluster
 
 KEY = "a-key-of-our-own"
 AT_ONCE, DELAY = 64, 0.3
@@ -21,18 +24,19 @@ TEXT = "12 bags hold 4 pens each. How many pens in all?"
 MODEL = "processes:multiplication"
 
 
-@pytest.fixture(scope="module")
-def server(trained_run) -> Iterator[tuple[str, str]]:
-    """Its base URL, and all that it printed until it served."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = ["--port", str(port), "--concurrency", str(AT_ONCE), "--queue", str(AT_ONCE)]
-    slow = ["--set", f"engine={{kind: scripted, args: {{delay: {DELAY}}}}}"]
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(*arguments: str, **environment: str) -> Iterator[str]:
+    """A server, from when it serves until Ctrl-C; all that it printed before."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "mpdf_rllib.serve", "--run", str(trained_run.run), *settings, *slow],
+        [sys.executable, "-m", "mpdf_rllib.serve", *arguments],
         cwd=REPOSITORY,
-        env=ENVIRONMENT | {"MPDF_API_KEY": KEY},
+        env=ENVIRONMENT | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -44,9 +48,19 @@ def server(trained_run) -> Iterator[tuple[str, str]]:
         if "Ctrl-C ends it" in line:
             break
     assert process.poll() is None, printed
-    yield f"http://127.0.0.1:{port}/v1", printed
+    yield printed
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
+
+
+@pytest.fixture(scope="module")
+def server(trained_run) -> Iterator[tuple[str, str]]:
+    """Its base URL, and all that it printed until it served."""
+    port = str(free_port())
+    settings = ["--port", port, "--concurrency", str(AT_ONCE), "--queue", str(AT_ONCE)]
+    slow = ["--set", f"engine={{kind: scripted, args: {{delay: {DELAY}}}}}"]
+    with serving("--run", str(trained_run.run), *settings, *slow, MPDF_API_KEY=KEY) as printed:
+        yield f"http://127.0.0.1:{port}/v1", printed
 
 
 @pytest.fixture
@@ -172,3 +186,43 @@ def test_a_port_that_is_taken_is_named(trained_run):
         taken.listen()
         port = taken.getsockname()[1]
         assert f"port: {port} cannot be had" in refusal("--run", str(trained_run.run), "--port", str(port))
+
+
+OTHER = """
+import sys
+import ray
+from ray import serve
+
+@serve.deployment
+class Other:
+    def __call__(self, request):
+        return "other"
+
+ray.init(log_to_driver=False)
+serve.start(http_options={"port": int(sys.argv[1])})
+serve.run(Other.bind(), name="other", route_prefix="/other")
+"""
+
+
+@pytest.fixture
+def shared() -> Iterator[str]:
+    """The address of a cluster that is there already."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3})
+    yield cluster.address
+    cluster.shutdown()
+
+
+def test_on_a_shared_cluster_it_comes_and_goes_beside_other_applications(trained_run, shared):
+    port, run = str(free_port()), ["--run", str(trained_run.run)]
+    subprocess.run([sys.executable, "-c", OTHER, port], env=ENVIRONMENT | {"RAY_ADDRESS": shared}, check=True)
+
+    def told(path: str) -> str:
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}").read().decode()
+
+    said = refusal(*run, "--port", str(free_port()), RAY_ADDRESS=shared)
+    assert f"on this cluster already; give --host 127.0.0.1 --port {port}" in said
+    with serving(*run, "--port", port, RAY_ADDRESS=shared):
+        assert told("other") == "other" and MODEL in told("v1/models")
+    assert told("other") == "other"
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        told("v1/models")
