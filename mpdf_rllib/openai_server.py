@@ -134,9 +134,9 @@ def _refusal(status: int, message: str, code: str | None = None) -> JSONResponse
 
 
 def _models(team: DeliberationTeam) -> dict[str, str]:
-    """The prompts by the model's name: the experiment's, and where it has several that and theirs."""
+    """By model's name its prompts: by the experiment's the first, and where it has several each by that and its own."""
     prompts, name = team.prompts, team.config.name
-    return {name: prompts[0]} if len(prompts) == 1 else {f"{name}:{source}": source for source in prompts}
+    return {name: prompts[0]} | ({f"{name}:{source}": source for source in prompts} if len(prompts) > 1 else {})
 
 
 def _completion(debate: Transcript, model: str) -> dict[str, Any]:

@@ -73,9 +73,13 @@ def ask(client: openai.OpenAI, text: str = TEXT, model: str = MODEL, **settings)
 
 
 def test_each_of_the_runs_prompts_is_a_model(client):
-    assert [model.id for model in client.models.list()] == [
-        f"processes:{family}" for family in CONFIG["questions"]["families"]
-    ]
+    own = [f"processes:{family}" for family in CONFIG["questions"]["families"]]
+    assert [model.id for model in client.models.list()] == ["processes", *own]
+    first, multiplication, addition = (
+        ask(client, model=model).model_extra["deliberation"]["nodes"]["0"]["tokens"]
+        for model in ("processes", *own[:2])
+    )
+    assert first == multiplication != addition
 
 
 def test_an_answer_has_the_debate_and_what_it_cost(client):
@@ -97,6 +101,7 @@ def test_an_answer_as_a_stream(client):
     chunks = [*ask(client, stream=True)]
     assert "".join(chunk.choices[0].delta.content for chunk in chunks)
     assert chunks[-1].choices[0].finish_reason == "stop"
+    assert chunks[-1].usage.completion_tokens and chunks[-1].model_extra["deliberation"]["question"] == TEXT
 
 
 def test_the_last_message_of_the_user_is_the_question(client):
@@ -113,7 +118,7 @@ def test_without_the_key_nothing_is_told(server):
 
 
 def test_what_cannot_be_answered_is_refused_with_a_reason(client):
-    with pytest.raises(openai.NotFoundError, match=r"none called sums; give one of processes:multiplication"):
+    with pytest.raises(openai.NotFoundError, match=r"none called sums; give one of processes, processes:mult"):
         ask(client, model="sums")
     with pytest.raises(openai.BadRequestError, match="there is no question"):
         ask(client, text=" ")
