@@ -48,9 +48,12 @@ def serving(*arguments: str, **environment: str) -> Iterator[str]:
         if "Ctrl-C ends it" in line:
             break
     assert process.poll() is None, printed
-    yield printed
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    try:
+        yield printed
+    finally:
+        process.send_signal(signal.SIGINT)
+        status = process.wait(60)
+    assert status == 130
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +121,8 @@ def test_without_the_key_nothing_is_told(server):
 
 
 def test_what_cannot_be_answered_is_refused_with_a_reason(client):
-    with pytest.raises(openai.NotFoundError, match=r"none called sums; give one of processes, processes:mult"):
+    named = "none called sums; give one of processes, processes:multiplication"
+    with pytest.raises(openai.NotFoundError, match=named):
         ask(client, model="sums")
     with pytest.raises(openai.BadRequestError, match="there is no question"):
         ask(client, text=" ")
