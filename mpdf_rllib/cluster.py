@@ -76,7 +76,8 @@ def connect() -> None:
             raise ConfigError(
                 f"RAY_ADDRESS {os.environ['RAY_ADDRESS']}: no Ray cluster can be joined there "
                 f"({str(error).strip().splitlines()[-1]}). Give a running one's address, with its version of Ray and "
-                "its authentication token, or unset the variable: Ray is then started on this machine."
+                "(by RAY_AUTH_MODE=token) its authentication token, or unset the variable: Ray is then started on this "
+                "machine."
             ) from error
     else:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=runtime_env)

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 import openai
 import pytest
 from process_fixtures import CONFIG, ENVIRONMENT, REPOSITORY
-from ray.cluster_utils import Cluster
 
 KEY = "a-key-of-our-own"
 AT_ONCE, DELAY = 64, 0.3
@@ -207,30 +206,35 @@ class Other:
     def __call__(self, request):
         return "other"
 
-ray.init(log_to_driver=False)
+ray.init(include_dashboard=False, log_to_driver=False)
 serve.start(http_options={"port": int(sys.argv[1])})
 serve.run(Other.bind(), name="other", route_prefix="/other")
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
 """
 
 
 @pytest.fixture
-def shared() -> Iterator[str]:
-    """The address of a cluster that is there already."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3})
-    yield cluster.address
-    cluster.shutdown()
+def shared() -> Iterator[tuple[dict[str, str], str]]:
+    """The variables to join a cluster, and the port of an application that it serves already."""
+    port, pipe = str(free_port()), subprocess.PIPE
+    variables = {"RAY_AUTH_MODE": "disabled", "RAY_OVERRIDE_RESOURCES": '{"CPU": 2}'}
+    command, environment = [sys.executable, "-c", OTHER, port], ENVIRONMENT | variables
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin and process.stdout
+        yield variables | {"RAY_ADDRESS": process.stdout.readline().strip()}, port
+        process.stdin.close()
 
 
 def test_on_a_shared_cluster_it_comes_and_goes_beside_other_applications(trained_run, shared):
-    port, run = str(free_port()), ["--run", str(trained_run.run)]
-    subprocess.run([sys.executable, "-c", OTHER, port], env=ENVIRONMENT | {"RAY_ADDRESS": shared}, check=True)
+    (variables, port), run = shared, ["--run", str(trained_run.run)]
 
     def told(path: str) -> str:
         return urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}").read().decode()
 
-    said = refusal(*run, "--port", str(free_port()), RAY_ADDRESS=shared)
+    said = refusal(*run, "--port", str(free_port()), **variables)
     assert f"on this cluster already; give --host 127.0.0.1 --port {port}" in said
-    with serving(*run, "--port", port, RAY_ADDRESS=shared):
+    with serving(*run, "--port", port, **variables):
         assert told("other") == "other" and MODEL in told("v1/models")
     assert told("other") == "other"
     with pytest.raises(urllib.error.HTTPError, match="404"):

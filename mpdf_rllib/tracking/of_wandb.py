@@ -2,6 +2,9 @@
 
 import logging
 import os
+import subprocess
+import sys
+import tempfile
 from typing import Any
 
 import ray
@@ -13,7 +16,7 @@ from ray.tune.experiment import Trial
 from mpdf_rllib import run_folder
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.errors import ConfigError
-from mpdf_rllib.tracking import SettingsOf
+from mpdf_rllib.tracking import SettingsOf, wandb_login
 
 _logger = logging.getLogger(__name__)
 
@@ -26,12 +29,10 @@ def check() -> None:
     """
     if os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled"):
         return
-    try:
-        problem = "" if wandb.login(prompt=False) else "there is no API key"
-    except wandb.Error as error:
-        problem = str(error)
-    finally:
-        wandb.teardown()  # or the trials would share the process that asked
+    with tempfile.TemporaryFile("w+") as said:  # a pipe would be open for as long as W&B's service lives
+        subprocess.run([sys.executable, wandb_login.__file__], stdout=said, check=True)
+        said.seek(0)
+        problem = said.read().strip()
     if problem:
         raise ConfigError(
             f"tracking wandb: {problem}; set WANDB_API_KEY, or run `wandb login`, or set WANDB_MODE=offline to write "
