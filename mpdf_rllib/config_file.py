@@ -27,18 +27,39 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
     Raises:
         ConfigError: Names every wrong key at once, with its value and, for an unknown one, the nearest known.
     """
-    values = _values(Path(path), ())
+    values = read_values(Path(path))
     for override in overrides:
-        _override(values, override)
+        apply_override(values, override)
+    return config_of(values, f"config {path}")
+
+
+def config_of(values: dict[str, Any], where: str) -> ExperimentConfig:
+    """The config that a file's values come to, its places resolved.
+
+    Args:
+        values: By key, nested.
+        where: What its errors begin with.
+
+    Raises:
+        ConfigError: Names every wrong key at once; see `load_config`.
+    """
     try:
         return ExperimentConfig.model_validate(values).resolved()
     except ValidationError as error:
         lines = [_explain(detail) for detail in error.errors()]
-        raise ConfigError(f"config {path}:\n" + "\n".join(f"  {line}" for line in lines)) from error
+        raise ConfigError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from error
 
 
-def _values(path: Path, extended: tuple[Path, ...]) -> dict[str, Any]:
-    """The file's values over those of the files that it extends; `extended` are those that led to it."""
+def read_values(path: Path, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The file's values over those of the files that it extends.
+
+    Args:
+        path: A YAML file.
+        extended: Those that led to it.
+
+    Raises:
+        ConfigError: It cannot be read, is not YAML, holds no keys and values, or extends itself.
+    """
     try:
         values = strict_yaml.load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -57,33 +78,49 @@ def _values(path: Path, extended: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"config {path}: extends: {base!r}: give the path of a YAML file, from this one's folder")
     if (path.parent / base).resolve() in {file.resolve() for file in (*extended, path)}:
         raise ConfigError(f"config {path}: extends: {base}: it extends itself; take one of the two out")
-    return _merged(_values(path.parent / base, (*extended, path)), values)
+    return _merged(read_values(path.parent / base, (*extended, path)), values)
 
 
 def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     both = {key: _merged(base[key], values[key]) for key in base if _are_sections(base[key], values.get(key))}
-    return base | values | both
+    out = {key for key, value in values.items() if value is None and isinstance(base.get(key), dict)}
+    return {key: value for key, value in (base | values | both).items() if key not in out}
 
 
 def _are_sections(base: Any, value: Any) -> bool:
     return isinstance(base, dict) and isinstance(value, dict) and value.get("kind") in (None, base.get("kind"))
 
 
-def _override(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Applies "a.b=c", as `--set` takes it, to a file's values.
+
+    Raises:
+        ConfigError: It is not of that form, a part of the key is no section, or the value is not YAML.
+    """
     key, separator, text = override.partition("=")
     if not separator:
         raise ConfigError(f"--set {override}: give it as key.of.config=value")
+    try:
+        value = strict_yaml.load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not YAML: {error}") from error
+    set_value(values, key, value, f"--set {override}")
+
+
+def set_value(values: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Sets a dotted key of a file's values; sections that are not there are made.
+
+    Raises:
+        ConfigError: A part of the key is no section; begins with `where`.
+    """
     *sections, last = key.split(".")
     for section in sections:
         if values.get(section) is None:
             values[section] = {}
         values = values[section]
         if not isinstance(values, dict):
-            raise ConfigError(f"--set {override}: {section} is a value, not a section; give it whole: {section}=...")
-    try:
-        values[last] = strict_yaml.load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not YAML: {error}") from error
+            raise ConfigError(f"{where}: {section} is a value, not a section; give it whole: {section}=...")
+    values[last] = value
 
 
 def _explain(detail: Any) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,12 +54,12 @@ SOFTRANKPO = Learner(SoftRankPO, run_folder.TUNE, lambda seed: SoftRankPOConfig(
 GROUP_RELATIVE = Learner(GRPO, f"{run_folder.TUNE}-grpo", lambda seed: GRPOConfig())
 
 
-def proximal(warm_starts: Sequence[Path]) -> Learner:
-    """PPO from the references in SoftRankPO's checkpoints, one a seed."""
+def proximal(warm_start: Callable[[int], Path]) -> Learner:
+    """PPO from the reference in SoftRankPO's checkpoint of each seed."""
 
     def base(seed: int) -> AlgorithmConfig:
         # PPO's validation compares a minibatch of agent steps with a batch of env steps, and refuses small batches.
-        return ppo_config(warm_starts[seed]).experimental(_validate_config=False)
+        return ppo_config(warm_start(seed)).experimental(_validate_config=False)
 
     return Learner(PPO, f"{run_folder.TUNE}-ppo", base, imitates=False)
 

@@ -51,7 +51,7 @@ def _rivals(config: ExperimentConfig) -> Iterator[tuple[Learner, Settings]]:
     kind = reference_credit(config)
     setting = settings_of(config.algorithm, None)[kind]
     warm_starts = run_folder.read_checkpoints(config.run_path)[kind]
-    yield proximal(warm_starts), {"PPO": setting}
+    yield proximal(warm_starts.__getitem__), {"PPO": setting}
     yield GROUP_RELATIVE, {"GRPO": setting}
     algorithm, own = config.algorithm, config.algorithm.credits.get("outcome")
     settings = {

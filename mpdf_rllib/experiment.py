@@ -1,0 +1,80 @@
+"""`python -m mpdf_rllib.experiment`: trains and plays what the paper's claims are about, and writes what came out."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mpdf_rllib import cli, run_folder
+from mpdf_rllib.record import record
+from mpdf_rllib.recorded_trees import RecordedTrees
+from mpdf_rllib.studies.config import Study, load_study, packaged_studies
+from mpdf_rllib.studies.page import section, tables, with_section
+from mpdf_rllib.studies.playing import PlayedArm, play_study
+from mpdf_rllib.studies.training import jobs_of, train, trees_key
+
+
+def run_studies(studies: Sequence[Study], fresh: bool = False) -> list[dict[str, PlayedArm]]:
+    """Records, trains and plays the arms of studies, from where an interrupted run stopped.
+
+    Args:
+        studies: The studies; a policy that several need is trained once.
+        fresh: Trains all anew; recordings are kept.
+
+    Returns:
+        Of each study its arms, by name.
+
+    Raises:
+        ConfigError: A run folder cannot be written.
+        EngineError: The engine failed, or a policy could not be trained; what was done before is kept.
+    """
+    arms = [arm for study in studies for arm in study.arms]
+    trees: dict[str, RecordedTrees] = {}
+    for config in (config for arm in arms for config in (arm.trained, arm.played)):
+        if trees_key(config) not in trees:
+            trees[trees_key(config)] = record(config)
+    train([job for arm in arms for job in jobs_of(arm)], trees, fresh)
+    with cli.console.status("Playing"):
+        return [play_study(study, trees) for study in studies]
+
+
+def _command(options: argparse.Namespace) -> None:
+    order = [path.stem for path in packaged_studies()]
+    studies = [load_study(name, options.overrides) for name in options.names or order]
+    for study, arms in zip(studies, run_studies(studies, options.fresh), strict=True):
+        page = Path(options.results)
+        with cli.console.status(f"Writing {study.name}"):
+            text = section(study, arms)
+            with run_folder.writing(page):
+                page.parent.mkdir(parents=True, exist_ok=True)
+                before = page.read_text(encoding="utf-8") if page.exists() else ""
+                run_folder.write(page, with_section(before, study.name, text, order))
+        for table in tables(study, arms):
+            cli.output.print(table)
+        cli.output.print(text[text.rindex("\n\n") :], highlight=False, soft_wrap=True)
+    cli.output.print(f"page: {page}", highlight=False, soft_wrap=True)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    names = ", ".join(path.stem for path in packaged_studies())
+    arguments = argparse.ArgumentParser(
+        prog="python -m mpdf_rllib.experiment",
+        description="Train and play what claims are about. The same command again goes on where it stopped.",
+    )
+    arguments.add_argument("names", nargs="*", metavar="NAME", help=f"{names}, or the path of a study; all by default")
+    arguments.add_argument(
+        "--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="replace a value of all arms"
+    )
+    arguments.add_argument("--results", default="docs/results.md", metavar="FILE", help="the page; docs/results.md")
+    cli.add_fresh(arguments)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status, see `cli.main`."""
+    options = _arguments().parse_args(argv)
+    return cli.status_of(lambda: _command(options), "the same command again goes on where it stopped")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""A study's file: the question, what is expected, the arms that are trained and played, and the claims about them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+import mpdf_rllib
+from mpdf_rllib import strict_yaml
+from mpdf_rllib.config import ExperimentConfig
+from mpdf_rllib.config_file import apply_override, config_of, read_values, set_value
+from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.section import Section
+from mpdf_rllib.studies.rules import RULES
+
+FOLDER = Path(mpdf_rllib.__file__).parent / "tuned_examples" / "experiments"
+"""Where the packaged studies lie."""
+
+Algorithm = Literal["SoftRankPO", "GRPO", "PPO"]
+Measure = Literal["accuracy", "spread", "generated_tokens", "persist", "refine", "concede", "log_ratio"]
+
+
+class ArmConfig(Section):
+    """One thing to compare."""
+
+    system: str = "policy"
+    """The trained policy; "warm start", what it was at the end of stage one; or a rule, as "plurality"."""
+    algorithm: Algorithm = "SoftRankPO"
+    """What trains the policy."""
+    set: dict[str, Any] = {}
+    """By dotted key, what it has otherwise than the study's experiment."""
+    test: dict[str, Any] = {}
+    """By dotted key, what is otherwise where it is played and not where it is trained."""
+
+    @model_validator(mode="after")
+    def _is_known(self) -> "ArmConfig":
+        known = ("policy", "warm start", *RULES)
+        if self.system not in known:
+            raise ValueError(f"system: {self.system!r}: known: {', '.join(known)}")
+        return self
+
+
+class ClaimConfig(Section):
+    """That an arm has more or less of something than another, or as much."""
+
+    says: str
+    """In words, without a full stop."""
+    source: Literal["paper", "algebra", "ours"]
+    """Who says so; algebra is what follows from the paper's formulas."""
+    arm: str
+    """The one."""
+    expected: Literal["more", "less", "equal"]
+    """Of the measure, than the other has."""
+    than: str
+    """The other."""
+    measure: Measure = "accuracy"
+    """Of the final policy on the test questions. `spread`: the standard deviation of the seeds' accuracies; `persist`,
+    `refine` and `concede`: shares of actions; `log_ratio`: how far the policy went from the warm start, see
+    `mpdf_rllib.studies.training`."""
+    within: Annotated[float, Field(gt=0)] = 0.01
+    """Differences below it count as none."""
+
+
+class StudyConfig(Section):
+    """One study."""
+
+    title: str
+    paper: str
+    """Where the paper has it."""
+    question: str
+    prediction: str
+    """What the algebra says, and where it says nothing."""
+    experiment: str
+    """The config that all arms begin as, a path from the study's folder."""
+    set: dict[str, Any] = {}
+    """By dotted key, what all arms have otherwise."""
+    arms: Annotated[dict[str, ArmConfig], Field(min_length=1)]
+    """By name, in the order of the table."""
+    reference: str
+    """The arm that the table compares all others with."""
+    curves: list[Literal["accuracy", "log_ratio"]] = []
+    """What is shown iteration by iteration."""
+    claims: Annotated[list[ClaimConfig], Field(min_length=1)]
+    """The first is the study's question."""
+
+    @model_validator(mode="after")
+    def _names_its_arms(self) -> "StudyConfig":
+        named = [self.reference, *(arm for claim in self.claims for arm in (claim.arm, claim.than))]
+        for name in named:
+            if name not in self.arms:
+                raise ValueError(f"{name!r} is no arm; there are {', '.join(self.arms)}")
+        for claim in self.claims:
+            if claim.measure == "log_ratio" and any(self.arms[a].system != "policy" for a in (claim.arm, claim.than)):
+                raise ValueError(f"{claim.says!r}: log_ratio is of policies alone")
+        return self
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm with its configs.
+
+    Attributes:
+        name: In the tables.
+        config: As in the study's file.
+        trained: The experiment that trains it, with one kind of credit.
+        played: What it is played on; the same but for the arm's `test`.
+    """
+
+    name: str
+    config: ArmConfig
+    trained: ExperimentConfig
+    played: ExperimentConfig
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study with the configs of its arms.
+
+    Attributes:
+        name: Its file's.
+        config: As in the file.
+        experiment: What all arms begin as.
+        arms: In the order of the table.
+    """
+
+    name: str
+    config: StudyConfig
+    experiment: ExperimentConfig
+    arms: tuple[Arm, ...]
+
+
+def packaged_studies() -> list[Path]:
+    """The files of all packaged studies, in the order of their names."""
+    return sorted(FOLDER.glob("*.yaml"))
+
+
+def load_study(name: str, overrides: Sequence[str] = ()) -> Study:
+    """Reads a study.
+
+    Args:
+        name: Of a packaged study, or the path of a .yaml file.
+        overrides: "a.b=c" settings of all arms, over the study's and below the arms' own.
+
+    Raises:
+        ConfigError: Says what is wrong in which file.
+    """
+    path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
+    try:
+        config = StudyConfig.model_validate(strict_yaml.load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        known = ", ".join(each.stem for each in packaged_studies())
+        raise ConfigError(
+            f"study {name}: {error.strerror}; give one of {known}, or the path of a .yaml file"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"study {path} is not YAML: {error}") from error
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()]
+        raise ConfigError("\n".join([f"study {path}:", *lines])) from error
+
+    def experiment(where: str, *changes: dict[str, Any]) -> ExperimentConfig:
+        values = read_values(path.parent / config.experiment)
+        _apply(values, config.set, where)
+        for override in overrides:
+            apply_override(values, override)
+        for change in changes:
+            _apply(values, change, where)
+        return config_of(values, where)
+
+    arms = []
+    for arm, of_arm in config.arms.items():
+        where = f"study {path}, arm {arm}"
+        trained, played = experiment(where, of_arm.set), experiment(where, of_arm.set, of_arm.test)
+        _check(where, trained)
+        arms.append(Arm(arm, of_arm, trained, played))
+    return Study(path.stem, config, experiment(f"study {path}"), tuple(arms))
+
+
+def _apply(values: dict[str, Any], change: dict[str, Any], where: str) -> None:
+    for key, value in change.items():
+        set_value(values, key, value, where)
+
+
+def _check(where: str, config: ExperimentConfig) -> None:
+    if len(config.algorithm.credits) > 1:
+        raise ConfigError(
+            f"{where}: algorithm.credits: {', '.join(config.algorithm.credits)}: an arm has one; give one"
+        )
+    if config.algorithm.policies == "per_agent":
+        raise ConfigError(f"{where}: algorithm.policies: per_agent: all agents of an arm share a policy; leave it out")
+    for key in ("sweep", "live"):
+        if getattr(config, key):
+            raise ConfigError(f"{where}: {key}: arms replay recorded debates of one setting; leave it out")

@@ -1,0 +1,103 @@
+"""A study as a section of a page, and the page with the sections of all studies."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mpdf_rllib.results import shown
+from mpdf_rllib.studies.claims import NAMES, sentence
+from mpdf_rllib.studies.config import Study
+from mpdf_rllib.studies.playing import PlayedArm
+from mpdf_rllib.studies.statistics import difference, estimate, interquartile_mean, probability_of_improvement
+from mpdf_rllib.text_table import TextTable
+
+HEAD = Path(__file__).with_name("page_head.md").read_text(encoding="utf-8")
+
+
+def section(study: Study, arms: Mapping[str, PlayedArm]) -> str:
+    """The study's section in Markdown: what is asked and expected, its set-up, what came out, and a verdict a claim."""
+    config = study.config
+    parts = [
+        f"## {config.title}",
+        f"`python -m mpdf_rllib.experiment {study.name}`; in the paper: {config.paper}.",
+        f"**Question.** {config.question.strip()}",
+        f"**Set-up.** {_set_up(study, arms)}",
+        f"**Expected.** {config.prediction.strip()}",
+        *(table.markdown().strip() for table in tables(study, arms)),
+        "\n".join(f"- {sentence(claim, arms)}" for claim in config.claims),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def tables(study: Study, arms: Mapping[str, PlayedArm]) -> list[TextTable]:
+    """The table of all arms, and what the study shows iteration by iteration."""
+    config = study.config
+    return [_arms_table(config.reference, arms), *(_curves(measure, arms) for measure in config.curves)]
+
+
+def _set_up(study: Study, arms: Mapping[str, PlayedArm]) -> str:
+    experiment = study.experiment
+    played = arms[study.config.reference]
+    families = ", ".join(dict.fromkeys(played.sets))
+    return (
+        f"{experiment.seeds} seeds; {experiment.number_of('train')} training and {len(played.questions)} test "
+        f"questions ({families}); {experiment.team.size} agents and {experiment.team.rounds} rounds, where an arm does "
+        "not say otherwise."
+    )
+
+
+def _arms_table(reference: str, arms: Mapping[str, PlayedArm]) -> TextTable:
+    of_reference = arms[reference]
+    rows = []
+    for name, arm in arms.items():
+        shares = arm.result.action_shares
+        against: list[str] = ["", ""]
+        if name != reference:
+            against[0] = shown(difference(arm, of_reference, "accuracy"), "+")
+            if arm.histories and of_reference.histories:
+                against[1] = shown(probability_of_improvement(arm, of_reference))
+        seeds = len(arm.result.outcomes)
+        rows.append(
+            [
+                name,
+                shown(estimate(arm, "accuracy")),
+                shown(interquartile_mean(arm)) if seeds > 1 else "",
+                shown(estimate(arm, "spread")) if seeds > 1 else "",
+                *against,
+                f"{arm.result.tokens[2]:.0f}",
+                "" if shares is None else "/".join(f"{100 * share:.0f}" for share in shares),
+            ]
+        )
+    header = ["arm", "accuracy", "IQM", "sd over seeds", f"less {reference}", "improves", "generated", "P/R/C %"]
+    return TextTable("Final policies; generated tokens a question; shares of Persist, Refine, Concede.", header, rows)
+
+
+def _curves(measure: str, arms: Mapping[str, PlayedArm]) -> TextTable:
+    learned = {name: arm.histories for name, arm in arms.items() if arm.histories}
+    last = max(len(history) for histories in learned.values() for history in histories)
+    at = sorted({*np.linspace(0, last - 1, min(last, 9)).round().astype(int).tolist()})
+    rows = []
+    for name, histories in learned.items():
+        values = np.array([[each[measure] for each in history] for history in histories])
+        means, deviations = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
+        digits = 3 if measure == "accuracy" else 2
+        cells = [
+            f"{means[i]:.{digits}f} ± {deviations[i]:.{digits}f}".replace("0.", ".") if i < len(means) else ""
+            for i in at
+        ]
+        rows.append([name, *cells])
+    title = f"{_TITLES[measure]} after as many iterations of stage two: mean ± standard deviation over seeds."
+    return TextTable(title, ["arm", *map(str, at)], rows)
+
+
+_TITLES = {"accuracy": "Accuracy on the test questions", "log_ratio": NAMES["log_ratio"].capitalize()}
+
+
+def with_section(page: str, name: str, text: str, order: Sequence[str]) -> str:
+    """The page with a study's section in place of the one that it has, or where it belongs in an order of all names."""
+    sections = dict(re.findall(r"<!-- study (\S+) -->\n(.*?)<!-- end -->\n", page, re.DOTALL))
+    sections[name] = text
+    known = [each for each in order if each in sections] + [each for each in sections if each not in order]
+    return "\n".join([HEAD, *(f"<!-- study {each} -->\n{sections[each]}<!-- end -->\n" for each in known)])

@@ -1,0 +1,59 @@
+"""What a study's arms come to on the test questions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mpdf_rllib.algorithms.meta_policy import greedy
+from mpdf_rllib.baselines.schedules import play
+from mpdf_rllib.recorded_trees import RecordedTrees
+from mpdf_rllib.results import SystemResult
+from mpdf_rllib.studies.config import Arm, Study
+from mpdf_rllib.studies.rules import RULES
+from mpdf_rllib.studies.training import jobs_of, read_trained, trees_key
+
+
+@dataclass(frozen=True)
+class PlayedArm:
+    """An arm's outcomes.
+
+    Attributes:
+        result: On its questions, a row of outcomes a seed.
+        questions: Their ids.
+        sets: Of each question its source, within which bootstraps draw.
+        histories: Of each seed, what it came to after 0, 1, ... iterations; none where nothing is trained. See
+            `TrainedPolicy`.
+    """
+
+    result: SystemResult
+    questions: Sequence[str]
+    sets: Sequence[str]
+    histories: Sequence[Sequence[Mapping[str, float]]]
+
+
+def play_study(study: Study, trees: Mapping[str, RecordedTrees]) -> dict[str, PlayedArm]:
+    """Plays all arms, whose policies are trained.
+
+    Args:
+        study: The study.
+        trees: All solutions of what its arms are played on, by `trees_key`.
+
+    Raises:
+        DataError: A policy is not trained, or a file was damaged.
+    """
+    return {arm.name: _played(arm, trees[trees_key(arm.played)]) for arm in study.arms}
+
+
+def _played(arm: Arm, trees: RecordedTrees) -> PlayedArm:
+    questions = trees.test.questions
+    ids, sets = [question.id for question in questions], [question.source for question in questions]
+    trained = [read_trained(job) for job in jobs_of(arm)]
+    if not trained:
+        return PlayedArm(SystemResult(arm.name, (RULES[arm.config.system](trees),)), ids, sets, [])
+    at_start = arm.config.system == "warm start"
+    outcomes = tuple(
+        play(trees.test, greedy([each.warm_start if at_start else each.policy]), arm.played.team.concede)
+        for each in trained
+    )
+    return PlayedArm(
+        SystemResult(arm.name, outcomes), ids, sets, [] if at_start else [each.history for each in trained]
+    )

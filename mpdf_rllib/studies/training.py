@@ -1,0 +1,233 @@
+"""The policies of studies: each trained once, for whichever arms need it, by RLlib's algorithms in Ray tasks.
+
+Tune would start a process a trial, which takes longer than a trial of these takes; here processes go from one policy to
+the next. What comes out is what `mpdf_rllib.train` trains.
+"""
+
+import copy
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from mpdf_rllib import cli, run_folder
+from mpdf_rllib.algorithms.debate_settings import POLICY
+from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork, greedy
+from mpdf_rllib.algorithms.policy_files import load_policy, save_policy
+from mpdf_rllib.baselines.schedules import play
+from mpdf_rllib.cluster import start_ray
+from mpdf_rllib.config import ExperimentConfig
+from mpdf_rllib.envs.debate_batch import DebateBatch, Observation
+from mpdf_rllib.envs.solution_tree import SolutionTree
+from mpdf_rllib.errors import DataError, EngineError, MPDFError
+from mpdf_rllib.learners import GROUP_RELATIVE, SOFTRANKPO, Learner, algorithm_config, proximal, replaying
+from mpdf_rllib.recorded_trees import RecordedTrees
+from mpdf_rllib.studies.config import Algorithm as AlgorithmName
+from mpdf_rllib.studies.config import Arm
+
+_POLICY, _WARM_START, _HISTORY = "policy", "warm_start", "history.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A policy to train.
+
+    Attributes:
+        config: Its experiment, with one kind of credit.
+        algorithm: What trains it.
+        seed: Of the training.
+    """
+
+    config: ExperimentConfig
+    algorithm: AlgorithmName
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies: of equal policies in one place, whichever study has them trained."""
+        settings = self.config.model_dump(mode="json", include={"questions", "team", "recording", "algorithm"})
+        key = hashlib.sha256(json.dumps([settings, self.algorithm], sort_keys=True).encode()).hexdigest()[:16]
+        return self.config.run_path / run_folder.POLICIES / f"{key}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class TrainedPolicy:
+    """What came of a job.
+
+    Attributes:
+        policy: After the last iteration.
+        warm_start: The same after stage one.
+        history: After 0, 1, ... iterations of stage two, by name: `accuracy` and `generated_tokens` a question of the
+            greedy policy on the test questions; `kl` to the warm start in nats, and `log_ratio`, the largest absolute
+            log pi / pi_ref of a state's legal actions, both means over the first round of the test questions.
+    """
+
+    policy: MetaPolicyNetwork
+    warm_start: MetaPolicyNetwork
+    history: list[dict[str, float]]
+
+
+def jobs_of(arm: Arm) -> list[Job]:
+    """The policies that an arm needs, one a seed."""
+    if arm.config.system not in ("policy", "warm start"):
+        return []
+    return [Job(arm.trained, arm.config.algorithm, seed) for seed in range(arm.trained.seeds)]
+
+
+def train(jobs: Iterable[Job], trees: Mapping[str, RecordedTrees], fresh: bool = False) -> None:
+    """Trains what is not trained yet, as many at a time as Ray has CPUs.
+
+    Args:
+        jobs: The policies; equal ones are trained once.
+        trees: All solutions of their experiments, by `trees_key`.
+        fresh: Trains all of them anew.
+
+    Raises:
+        ConfigError: The run folder cannot be written.
+        EngineError: A policy could not be trained; those before it are kept.
+    """
+    by_folder = {job.folder: job for job in jobs}
+    if fresh:
+        for folder in by_folder:
+            shutil.rmtree(folder, ignore_errors=True)
+    missing = {folder: job for folder, job in by_folder.items() if not folder.exists()}
+    if not missing:
+        return
+    start_ray()
+    given = {
+        key: ray.put((replaying(job.config, trees[key].train), trees[key].test))
+        for key, job in {trees_key(job.config): job for job in missing.values()}.items()
+    }
+    running = {_train.remote(job, given[trees_key(job.config)], folder): folder for folder, job in missing.items()}
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("policies"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=cli.console) as progress:
+        for _ in progress.track(range(len(running)), description="Training"):
+            (done,), _ = ray.wait([*running], num_returns=1)
+            _finish(done, running.pop(done), [*running])
+
+
+def _finish(done: ray.ObjectRef, folder: Path, others: list[ray.ObjectRef]) -> None:
+    try:
+        failed = ray.get(done)
+    except ray.exceptions.RayError as error:
+        failed = EngineError(f"the process that trained {folder} was lost; the same command goes on\n{error}")
+    if failed is not None:
+        for other in others:
+            ray.cancel(other, force=True)
+        raise failed
+
+
+def read_trained(job: Job) -> TrainedPolicy:
+    """Reads what came of a job.
+
+    Raises:
+        DataError: It is not trained, or a file was damaged.
+    """
+    folder = job.folder
+    try:
+        history = json.loads((folder / _HISTORY).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} holds no trained policy ({error}); train anew (--fresh)") from error
+    return TrainedPolicy(load_policy(folder / _POLICY), load_policy(folder / _WARM_START), history)
+
+
+def trees_key(config: ExperimentConfig) -> str:
+    """The same for experiments with the same solutions."""
+    return json.dumps(config.model_dump(mode="json", include={"questions", "team", "recording"}))
+
+
+@ray.remote(num_cpus=1)
+def _train(job: Job, given: tuple[dict[str, Any], SolutionTree], folder: Path) -> MPDFError | None:
+    """Trains a policy, and puts it where it belongs once all of it is written; returns what the user is to know."""
+    try:
+        env_config, test = given
+        policies = [*_policies(job, env_config)]
+        warm_start = policies[0]
+        seen = _first_states(test, job.config)
+        history = [_measured(policy, warm_start, test, seen, job.config) for policy in policies]
+        with run_folder.writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
+                written = Path(temporary) / folder.name
+                save_policy(written / _POLICY, policies[-1])
+                save_policy(written / _WARM_START, warm_start)
+                run_folder.write(written / _HISTORY, json.dumps(history))
+                written.rename(folder)
+    except MPDFError as error:
+        return error
+    return None
+
+
+def _policies(job: Job, env_config: dict[str, Any]) -> Iterator[MetaPolicyNetwork]:
+    """The policy after 0, 1, ... iterations of stage two."""
+    ((kind, credit),) = job.config.algorithm.credits.items()
+    env_config = env_config | {"credit": kind, **credit.model_dump()}
+    settings = job.config.algorithm
+    with tempfile.TemporaryDirectory() as checkpoint:
+
+        def built(learner: Learner) -> Algorithm:
+            config = algorithm_config(job.config, env_config, learner.base(job.seed)).debugging(seed=job.seed)
+            return config.build_algo()
+
+        algorithm = built(GROUP_RELATIVE if job.algorithm == "GRPO" else SOFTRANKPO)
+        for _ in range(settings.warm_start_iterations):
+            algorithm.train()
+        yield _network(algorithm)
+        if job.algorithm == "PPO":
+            algorithm.train()  # after which what it was before is the checkpoint's reference
+            algorithm.save_to_path(checkpoint)
+            algorithm.stop()
+            algorithm = built(proximal(lambda seed: Path(checkpoint)))
+        for _ in range(settings.iterations):
+            algorithm.train()
+            yield _network(algorithm)
+        algorithm.stop()
+
+
+def _network(algorithm: Algorithm) -> MetaPolicyNetwork:
+    return copy.deepcopy(algorithm.get_module(POLICY).unwrapped().policy).eval()
+
+
+def _first_states(test: SolutionTree, config: ExperimentConfig) -> Observation:
+    """What all agents see before the first round: arrays of shape (Q * N, ...)."""
+    debates = DebateBatch(test, lambda wanted: None, config.team.concede)
+    debates.reset(np.arange(len(test.questions)))
+    return {key: array.reshape(-1, *array.shape[2:]) for key, array in debates.observe().items()}
+
+
+def _measured(
+    policy: MetaPolicyNetwork,
+    warm_start: MetaPolicyNetwork,
+    test: SolutionTree,
+    seen: Observation,
+    config: ExperimentConfig,
+) -> dict[str, float]:
+    outcome = play(test, greedy([policy]), config.team.concede)
+    observation = {key: torch.from_numpy(array) for key, array in seen.items()}
+    legal = observation["action_mask"] > 0
+    with torch.no_grad():
+        logp, reference_logp = (network(observation).log_softmax(-1) for network in (policy, warm_start))
+    ratio = torch.where(legal, logp - reference_logp, 0.0)
+    return {
+        "accuracy": outcome.accuracy,
+        "generated_tokens": outcome.generated,
+        "kl": float((logp.exp() * ratio).sum(-1).mean()),
+        "log_ratio": float(ratio.abs().amax(-1).mean()),
+    }
