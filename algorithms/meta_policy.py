@@ -1,6 +1,7 @@
 """The meta-policy's network; plain PyTorch, usable without RLlib."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,6 +11,10 @@ from mpdf_rllib.envs.debate import CONCEDE, NUM_ACTIONS
 from mpdf_rllib.envs.debate_batch import Observation
 from mpdf_rllib.envs.features import IS_TARGET
 
+Network = Literal["attention", "mean", "linear"]
+"""How an agent hears its peers: by cross-attention [paper], or as the mean of their z through the same layers, or in a
+policy that is linear in own z, that mean, and the z that the action starts from [ours, both]."""
+
 ILLEGAL_LOGIT = -1e9
 """Finite, so that no NaN comes of it; its probability is exactly 0 in float32."""
 
@@ -17,20 +22,28 @@ ILLEGAL_LOGIT = -1e9
 class MetaPolicyNetwork(nn.Module):
     """Scores each action of an agent from its own z and its peers'.
 
-    Own z attends to the peers' (cross-attention [paper]); every candidate is then scored from that context, the type of
-    the action and the z of the solution that the action starts from [ours]. No weight depends on the number of peers or
-    of actions: with three actions the third concedes to the peer marked as the target; with more, action 2 + j concedes
-    to peer j.
+    Own z attends to the peers' (cross-attention [paper]), or hears them as `Network` says; every candidate is then
+    scored from that context, the type of the action and the z of the solution that the action starts from [ours]. No
+    weight depends on the number of peers or of actions: with three actions the third concedes to the peer marked as the
+    target; with more, action 2 + j concedes to peer j.
 
     Attributes:
         num_features: D.
+        network: How an agent hears its peers.
         settings: All that it was made with, by name.
         seen: float32, shape (D,): 1 for the entries of z that it sees, 0 for the others.
     """
 
     seen: Tensor
 
-    def __init__(self, num_features: int, dim: int = 48, heads: int = 2, left_out: Sequence[int] = ()):
+    def __init__(
+        self,
+        num_features: int,
+        dim: int = 48,
+        heads: int = 2,
+        left_out: Sequence[int] = (),
+        network: Network = "attention",
+    ):
         """Makes the network.
 
         Args:
@@ -38,17 +51,32 @@ class MetaPolicyNetwork(nn.Module):
             dim: Width of every layer, a multiple of `heads`.
             heads: Of the attention.
             left_out: Entries of z that it does not see.
+            network: How an agent hears its peers.
         """
         super().__init__()
         self.num_features = num_features
-        self.settings = {"num_features": num_features, "dim": dim, "heads": heads, "left_out": [*left_out]}
+        self.network = network
+        self.settings = {
+            "num_features": num_features,
+            "dim": dim,
+            "heads": heads,
+            "left_out": [*left_out],
+            "network": network,
+        }
         seen = torch.ones(num_features)
         seen[list(left_out)] = 0
         self.register_buffer("seen", seen, persistent=False)
+        if network == "linear":
+            self.weights = nn.Embedding(NUM_ACTIONS, 3 * num_features)
+            self.bias = nn.Embedding(NUM_ACTIONS, 1)
+            nn.init.zeros_(self.weights.weight)
+            nn.init.zeros_(self.bias.weight)
+            return
         self.query = nn.Linear(num_features, dim)
         self.key_value = nn.Linear(num_features, dim)
-        # The learned extra key keeps an agent without peers finite.
-        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True, add_bias_kv=True)
+        if network == "attention":
+            # The learned extra key keeps an agent without peers finite.
+            self.attention = nn.MultiheadAttention(dim, heads, batch_first=True, add_bias_kv=True)
         self.context = nn.Sequential(nn.LayerNorm(2 * dim), nn.Linear(2 * dim, dim), nn.GELU(), nn.Linear(dim, dim))
         self.action_type = nn.Embedding(NUM_ACTIONS, dim)
         self.candidate = nn.Linear(num_features, dim)
@@ -72,16 +100,31 @@ class MetaPolicyNetwork(nn.Module):
             target = torch.eye(num_peers, device=peers.device).expand(len(own), -1, -1)
 
         own, peers = own * self.seen, peers * self.seen
-        query, key_value = self.query(own), self.key_value(peers)
-        heard, _ = self.attention(
-            query.unsqueeze(1), key_value, key_value, key_padding_mask=observation["peer_mask"] == 0, need_weights=False
-        )
-        context = self.context(torch.cat([query, heard.squeeze(1)], -1))
-
         starts_from = torch.cat([own.unsqueeze(1).expand(-1, CONCEDE, -1), target @ peers], 1)
-        kinds = self.action_type(torch.arange(num_actions, device=own.device).clamp(max=CONCEDE))
-        scores = self.score(context.unsqueeze(1) + kinds + self.candidate(starts_from)).squeeze(-1)
-        return torch.where(legal > 0, scores, ILLEGAL_LOGIT)
+        kinds = torch.arange(num_actions, device=own.device).clamp(max=CONCEDE)
+        score = self._linear if self.network == "linear" else self._deep
+        return torch.where(legal > 0, score(own, peers, observation["peer_mask"], starts_from, kinds), ILLEGAL_LOGIT)
+
+    def _deep(self, own: Tensor, peers: Tensor, mask: Tensor, starts_from: Tensor, kinds: Tensor) -> Tensor:
+        query, key_value = self.query(own), self.key_value(peers)
+        if self.network == "attention":
+            heard, _ = self.attention(
+                query.unsqueeze(1), key_value, key_value, key_padding_mask=mask == 0, need_weights=False
+            )
+            heard = heard.squeeze(1)
+        else:
+            heard = _mean(key_value, mask)
+        context = self.context(torch.cat([query, heard], -1))
+        return self.score(context.unsqueeze(1) + self.action_type(kinds) + self.candidate(starts_from)).squeeze(-1)
+
+    def _linear(self, own: Tensor, peers: Tensor, mask: Tensor, starts_from: Tensor, kinds: Tensor) -> Tensor:
+        state = torch.cat([own, _mean(peers, mask)], -1).unsqueeze(1).expand(-1, len(kinds), -1)
+        return (torch.cat([state, starts_from], -1) * self.weights(kinds)).sum(-1) + self.bias(kinds).squeeze(-1)
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Over those peers that exist: (B, P, D) and (B, P) -> (B, D)."""
+    return (values * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
 def greedy(networks: Sequence[MetaPolicyNetwork]) -> Callable[[Observation, int], np.ndarray]:

@@ -15,7 +15,7 @@ from mpdf_rllib.algorithms.meta_policy import ILLEGAL_LOGIT, MetaPolicyNetwork
 
 
 class MetaPolicyRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
-    """Policy and reference network. Model config: `dim`, `heads` and `left_out` of the `MetaPolicyNetwork`.
+    """Policy and reference network. Model config: `dim`, `heads`, `network` and `left_out` of the `MetaPolicyNetwork`.
 
     Attributes:
         policy: The network that is trained.

@@ -1,6 +1,6 @@
 """Credit: what each action of each agent is worth, the vector that SoftRankPO ranks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Literal, get_args
@@ -12,6 +12,12 @@ from mpdf_rllib.envs.debate_batch import DebateBatch, Observation, Rewards
 from mpdf_rllib.errors import ConfigError, DataError
 
 CreditKind = Literal["step", "outcome"]
+
+Term = Literal["local", "consensus"]
+"""r_local and r_global of the paper."""
+
+OUTLIER = 10.0
+"""What is added to, or taken off, a reward that is made an outlier; the paper's rewards lie in [-2, 2]."""
 
 Policy = Callable[[Observation], np.ndarray]
 """Maps a batch's observation to actions, int64, shape (B, N)."""
@@ -97,24 +103,36 @@ class Credit:
         token_price: What a generated token takes off the reward, at least 0 [ours; not in the paper].
         tie_tolerance: Rewards within it of a state's best count as tied with it, at least 0 [ours; not in the paper].
             Ranks discard magnitude, so without a tolerance any price, however small, decides every tie.
+        terms: Of "step", which are summed; both [paper].
+        scale: Multiplies the reward, positive [paper's Figure 5: 0.1, 1, 10].
+        noise: Standard deviation of normal noise that is added to each action's reward, at least 0 [ours].
+        outliers: Probability in [0, 1] that an action's reward has `OUTLIER` added or taken off [ours].
     """
 
     kind: CreditKind = "step"
     token_price: float = 0.0
     tie_tolerance: float = 0.0
+    terms: Sequence[Term] = get_args(Term)
+    scale: float = 1.0
+    noise: float = 0.0
+    outliers: float = 0.0
 
     def __post_init__(self):
         """Checks what comes from a config.
 
         Raises:
-            ConfigError: A kind that there is not, or a negative price or tolerance.
+            ConfigError: A kind or term that there is not, or a number out of its range.
         """
         if self.kind not in get_args(CreditKind):
             raise ConfigError(f"credit is {self.kind!r}; it must be one of {', '.join(get_args(CreditKind))}")
-        for name in ("token_price", "tie_tolerance"):
+        if not self.terms or {*self.terms} - {*get_args(Term)}:
+            raise ConfigError(f"terms is {self.terms!r}; it must be some of {', '.join(get_args(Term))}")
+        for name in ("token_price", "tie_tolerance", "scale", "noise", "outliers"):
             value = getattr(self, name)
             if not (isinstance(value, Real) and 0 <= float(value) < np.inf):
                 raise ConfigError(f"{name} is {value!r}; it must be a finite number of at least 0")
+        if self.scale == 0 or self.outliers > 1:
+            raise ConfigError(f"scale is {self.scale}, outliers {self.outliers}; give a positive one, and at most 1")
 
     def __call__(
         self,
@@ -137,12 +155,21 @@ class Credit:
             DataError: A legal action's reward is not a finite number; names the question.
         """
         if self.kind == "step" or policy is None:
-            rewards, tokens = terms.local + terms.consensus, terms.tokens
+            rewards, tokens = sum(getattr(terms, term) for term in self.terms), terms.tokens
         else:
             rewards, tokens = outcome_credit(debates, actions, policy, calibration)
-        rewards = rewards - self.token_price * tokens
+        rewards = self._disturbed(rewards - self.token_price * tokens, debates.rng)
         _check_finite(debates, rewards, ~np.isnan(terms.local))
         return merge_ties(rewards, self.tie_tolerance)
+
+    def _disturbed(self, rewards: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        rewards = self.scale * rewards
+        if self.noise:
+            rewards = rewards + rng.normal(0, self.noise, rewards.shape)
+        if self.outliers:
+            signs = rng.choice([-OUTLIER, OUTLIER], rewards.shape)
+            rewards = np.where(rng.random(rewards.shape) < self.outliers, rewards + signs, rewards)
+        return rewards
 
 
 def _check_finite(debates: DebateBatch, rewards: np.ndarray, legal: np.ndarray) -> None:

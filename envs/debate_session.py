@@ -3,14 +3,14 @@
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from mpdf_rllib.engine import Engine, run
 from mpdf_rllib.engine.event_loop import finish
 from mpdf_rllib.engine.recording_files import owner
-from mpdf_rllib.envs.credit import Calibration, Credit, CreditKind, Policy
+from mpdf_rllib.envs.credit import Calibration, Credit, CreditKind, Policy, Term
 from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import ConfigError
@@ -36,6 +36,10 @@ class DebateSession:
         credit: CreditKind = "step",
         token_price: float = 0.0,
         tie_tolerance: float = 0.0,
+        terms: Sequence[Term] = get_args(Term),
+        scale: float = 1.0,
+        noise: float = 0.0,
+        outliers: float = 0.0,
         calibration: Calibration | None = None,
         shard: tuple[int, int] = (0, 1),
     ):
@@ -48,6 +52,10 @@ class DebateSession:
             credit: What `info["action_rewards"]` holds, by default the paper's reward; see `credit.Credit`.
             token_price: What a generated token takes off it, at least 0.
             tie_tolerance: Rewards within it of a state's best count as tied with it, at least 0.
+            terms: Of the paper's reward, which are summed.
+            scale: Multiplies it, positive.
+            noise: Standard deviation of normal noise in it, at least 0.
+            outliers: The probability that a reward is made an outlier.
             calibration: Weighs the final vote of outcome credit.
             shard: (index, number of shards): debates are about the questions that this shard owns.
 
@@ -62,7 +70,7 @@ class DebateSession:
             raise ConfigError(f"env runner {shard[0] + 1} of {shard[1]} owns no question; use fewer env runners")
         self.agents = [agent_id(i) for i in range(len(team.members))]
         self.policy: Policy | None = None
-        self._credit = Credit(credit, token_price, tie_tolerance)
+        self._credit = Credit(credit, token_price, tie_tolerance, terms, scale, noise, outliers)
         self._calibration = calibration
         self._team = team
         self._make_engine = engine

@@ -113,6 +113,9 @@ class DeliberationEnv(MultiAgentEnv):
       tell; without one it is "step".
     - `token_price` is what each token that the action has generated takes off.
     - `tie_tolerance`: rewards within it of the state's best become equal to the best.
+    - `terms` are those of the reward above that are summed.
+    - `scale` multiplies the reward, `noise` is the standard deviation of normal noise in it, and `outliers` the
+      probability that 10 is added to it or taken off: what learning is to stand, in studies.
 
     ## Starting state
 
@@ -145,6 +148,10 @@ class DeliberationEnv(MultiAgentEnv):
     | `credit` | "step" | see Rewards |
     | `token_price` | 0 | at least 0 |
     | `tie_tolerance` | 0 | at least 0 |
+    | `terms` | both | some of "local", "consensus" |
+    | `scale` | 1 | positive |
+    | `noise` | 0 | at least 0 |
+    | `outliers` | 0 | 0 to 1 |
     | `calibration` | None | a `Calibration` for the vote of outcome credit; without one its weights are confidences |
 
     `ExperimentConfig.env_config` makes such a dict from a YAML file's settings. ConfigError is raised where an entry

@@ -3,18 +3,19 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
+from mpdf_rllib.algorithms.meta_policy import Network
 from mpdf_rllib.baselines.system import Advisor
 from mpdf_rllib.comparison.config import CompareConfig
 from mpdf_rllib.engine import Engine, RecordingEngine
 from mpdf_rllib.engine.config import EngineConfig, VLLMConfig
 from mpdf_rllib.engine.model_router import ModelRouter
 from mpdf_rllib.engine.time_limit import TimeLimitedEngine
-from mpdf_rllib.envs.credit import CreditKind
+from mpdf_rllib.envs.credit import CreditKind, Term
 from mpdf_rllib.envs.debate_batch import Concede
 from mpdf_rllib.envs.features import DEBATE_FEATURES, FeatureTable, entries_of, solution_table
 from mpdf_rllib.envs.team import Agent, Refiner, Team
@@ -151,6 +152,14 @@ class CreditConfig(Section):
     """What a generated token takes off the reward [ours; not in the paper]."""
     tie_tolerance: Annotated[float, Field(ge=0)] = 0.0
     """Rewards within it of a state's best count as tied with it [ours; not in the paper]."""
+    terms: Annotated[list[Term], Field(min_length=1)] = [*get_args(Term)]
+    """Of step credit, which are summed: r_local, r_global, or both [paper]."""
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    """Multiplies the reward, for studies [paper's Figure 5]."""
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of normal noise in each reward, for studies [ours]."""
+    outliers: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that a reward has 10 added or taken off, for studies [ours]."""
 
 
 class AlgorithmSection(Section):
@@ -162,6 +171,8 @@ class AlgorithmSection(Section):
     """Temperature of the ranks [paper: 0.5]."""
     beta: Annotated[float, Field(gt=0)] = 0.3
     """The larger, the closer the policy stays to the warm start [ours]."""
+    advantages: Literal["ranks", "rewards"] = "ranks"
+    """What stage two learns from: ranks [paper's Eq. 2], or centred rewards, as Eq. 4 is printed."""
     objective: Literal["rank_matching", "log_policy"] = "rank_matching"
     """Of stage two: Eq. 4 on advantages [ours], or Eq. 3 as printed [paper]."""
     entropy_coeff: Annotated[float, Field(ge=0)] = 0.0
@@ -192,6 +203,8 @@ class AlgorithmSection(Section):
     """Width of the policy network."""
     heads: Annotated[int, Field(ge=1)] = 2
     """Of its attention; divides `dim`."""
+    network: Network = "attention"
+    """How the policy hears its peers: cross-attention [paper], their mean, or a linear policy on it [ours]."""
 
     @field_validator("heads")
     @classmethod

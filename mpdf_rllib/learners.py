@@ -89,7 +89,7 @@ def algorithm_config(
         rllib_config.multi_agent(policies=policies, policy_mapping_fn=map_to_own_policy)
     if isinstance(rllib_config, SoftRankPOConfig):
         left_out = entries_of(settings.left_out, env_config["team"].table(questions) + DEBATE_FEATURES)
-        rllib_config.rl_module(model_config={"dim": settings.dim, "heads": settings.heads, "left_out": left_out})
+        rllib_config.rl_module(model_config=_network(settings) | {"left_out": left_out})
         rllib_config.training(
             beta=settings.beta,
             objective=settings.objective,
@@ -99,7 +99,7 @@ def algorithm_config(
             weight_decay=settings.weight_decay,
         )
         if not isinstance(rllib_config, GRPOConfig):
-            rllib_config.training(tau=settings.tau)
+            rllib_config.training(tau=settings.tau, advantages=settings.advantages)
     return (
         rllib_config.environment(DeliberationEnv, env_config=env_config)
         .env_runners(
@@ -116,6 +116,10 @@ def algorithm_config(
             train_batch_size_per_learner=debates * config.team.rounds,
         )
     )
+
+
+def _network(settings: AlgorithmSection) -> dict[str, Any]:
+    return settings.model_dump(include={"dim", "heads", "network"})
 
 
 def _minibatch_size(config: ExperimentConfig, rllib_config: AlgorithmConfig) -> int:

@@ -5,7 +5,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.utils.annotations import override
 
 from mpdf_rllib.algorithms.softrankpo import SoftRankPO, SoftRankPOConfig
-from mpdf_rllib.algorithms.softrankpo.soft_rank import has_preference
+from mpdf_rllib.algorithms.softrankpo.soft_rank import centred_rewards, has_preference
 from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import Advantages
 
 EPSILON = 1e-6
@@ -22,18 +22,17 @@ def z_score_advantages(rewards: np.ndarray, mask: np.ndarray) -> np.ndarray:
         float64, shape (..., K); 0 where illegal, and where all legal rewards are equal.
     """
     count = np.maximum(mask.sum(-1, keepdims=True), 1)
-    rewards = np.where(mask, rewards, 0.0)
-    centred = np.where(mask, rewards - rewards.sum(-1, keepdims=True) / count, 0.0)
+    centred = centred_rewards(rewards, mask)
     scores = centred / (np.sqrt((centred**2).sum(-1, keepdims=True) / count) + EPSILON)
     return np.where(has_preference(rewards, mask)[..., None], scores, 0.0)
 
 
 class GRPOConfig(SoftRankPOConfig):
-    """Configures GRPO for a `DeliberationEnv`: SoftRankPO's settings but `tau`."""
+    """Configures GRPO for a `DeliberationEnv`: SoftRankPO's settings but `tau` and `advantages`."""
 
     def __init__(self, algo_class=None):
         super().__init__(algo_class=algo_class or GRPO)
-        del self.tau
+        del self.tau, self.advantages
 
     @override(SoftRankPOConfig)
     def action_advantages(self) -> Advantages:

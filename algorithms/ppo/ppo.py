@@ -17,20 +17,22 @@ from mpdf_rllib.algorithms.debate_settings import set_up_for_debates
 from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.errors import DataError
 
+_OF_NETWORK = ("dim", "heads", "left_out", "network")
+"""What of the model config is the policy network's; RLlib adds its own."""
+
 
 class PPOMetaPolicyRLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     """The meta-policy with a critic, a network of its own on own z and the mean of the peers' [ours].
 
-    Model config: `dim`, `heads` and `left_out` of the `MetaPolicyNetwork`, and `warm_start`, the state dict that it
+    Model config: that of the `MetaPolicyNetwork`, and `warm_start`, the state dict that it
     starts from, on learners and env runners alike; the critic's hidden layer is as wide.
     """
 
     @override(TorchRLModule)
     def setup(self):
         num_features, dim = self.observation_space["own"].shape[-1], self.model_config["dim"]
-        self.policy = MetaPolicyNetwork(
-            num_features, dim, self.model_config["heads"], self.model_config.get("left_out", ())
-        )
+        of_network = {key: self.model_config[key] for key in _OF_NETWORK if key in self.model_config}
+        self.policy = MetaPolicyNetwork(num_features, **of_network)
         self.policy.load_state_dict(self.model_config["warm_start"])
         self.critic = nn.Sequential(nn.Linear(2 * num_features, dim), nn.GELU(), nn.Linear(dim, 1))
 

@@ -42,6 +42,21 @@ def soft_rank_advantages(rewards: np.ndarray, tau: float = 0.5, mask: np.ndarray
     return np.divide(centred, deviation, out=np.zeros_like(centred), where=differs & mask)
 
 
+def centred_rewards(rewards: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """R less its mean over a state's legal actions, what Eq. 4 [paper] matches as it is printed.
+
+    Args:
+        rewards: shape (..., K), finite where legal.
+        mask: bool, shape (..., K): legal actions.
+
+    Returns:
+        float64, shape (..., K); 0 where illegal.
+    """
+    count = np.maximum(mask.sum(-1, keepdims=True), 1)
+    rewards = np.where(mask, rewards, 0.0)
+    return np.where(mask, rewards - rewards.sum(-1, keepdims=True) / count, 0.0)
+
+
 def has_preference(rewards: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Whether the legal rewards of a state differ: (..., K) and bool (..., K) -> bool (...)."""
     highest = np.where(mask, rewards, -np.inf).max(-1)

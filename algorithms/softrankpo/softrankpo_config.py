@@ -12,7 +12,7 @@ from ray.rllib.utils.annotations import override
 from mpdf_rllib.algorithms.debate_settings import set_up_for_debates
 from mpdf_rllib.algorithms.meta_policy_rl_module import MetaPolicyRLModule
 from mpdf_rllib.algorithms.softrankpo.losses import OBJECTIVES
-from mpdf_rllib.algorithms.softrankpo.soft_rank import soft_rank_advantages
+from mpdf_rllib.algorithms.softrankpo.soft_rank import centred_rewards, soft_rank_advantages
 from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ActionAdvantages, Advantages
 from mpdf_rllib.algorithms.softrankpo.softrankpo_torch_learner import SoftRankPOTorchLearner
 
@@ -25,6 +25,7 @@ class SoftRankPOConfig(AlgorithmConfig):
 
         super().__init__(algo_class=algo_class or SoftRankPO)
         self.tau = 0.5
+        self.advantages = "ranks"
         self.beta = 0.3
         self.entropy_coeff = 0.0
         self.objective = "rank_matching"
@@ -43,6 +44,7 @@ class SoftRankPOConfig(AlgorithmConfig):
         self,
         *,
         tau: float = NotProvided,
+        advantages: Literal["ranks", "rewards"] = NotProvided,
         beta: float = NotProvided,
         entropy_coeff: float = NotProvided,
         objective: Literal["rank_matching", "log_policy"] = NotProvided,
@@ -55,6 +57,8 @@ class SoftRankPOConfig(AlgorithmConfig):
 
         Args:
             tau: Positive; the temperature of the ranks, 0.5 [paper].
+            advantages: What stage two learns from: "ranks" [paper's Eq. 2], or "rewards", centred over the legal
+                actions, as Eq. 4 is printed; neither scale-free nor bounded.
             beta: Positive; the larger, the closer the policy stays to its reference [ours: 0.3]. It scales the
                 log-ratios in rank matching and the KL in Eq. 3.
             entropy_coeff: At least 0; lambda of Eq. 3, what a nat of entropy is worth in stage two [ours: 0].
@@ -71,6 +75,7 @@ class SoftRankPOConfig(AlgorithmConfig):
         super().training(**kwargs)
         own = {
             "tau": tau,
+            "advantages": advantages,
             "beta": beta,
             "entropy_coeff": entropy_coeff,
             "objective": objective,
@@ -91,6 +96,8 @@ class SoftRankPOConfig(AlgorithmConfig):
             value = getattr(self, name, 1)  # GRPO has no tau
             if not (isinstance(value, Real) and float(value) > 0):
                 self._value_error(f"{name} is {value!r}; it must be a positive number")
+        if getattr(self, "advantages", "ranks") not in ("ranks", "rewards"):
+            self._value_error(f"advantages is {self.advantages!r}; it must be ranks or rewards")
         if self.objective not in OBJECTIVES:
             self._value_error(f"objective is {self.objective!r}; it must be one of {', '.join(OBJECTIVES)}")
         for name, kind in (("entropy_coeff", Real), ("warm_start_iterations", Integral), ("weight_decay", Real)):
@@ -115,7 +122,7 @@ class SoftRankPOConfig(AlgorithmConfig):
 
     def action_advantages(self) -> Advantages:
         """How a state's reward vector becomes its advantages."""
-        return partial(soft_rank_advantages, tau=self.tau)
+        return centred_rewards if self.advantages == "rewards" else partial(soft_rank_advantages, tau=self.tau)
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -124,7 +131,7 @@ class SoftRankPOConfig(AlgorithmConfig):
     @property
     @override(AlgorithmConfig)
     def _model_config_auto_includes(self) -> dict[str, Any]:
-        return {"dim": 48, "heads": 2, "left_out": ()}
+        return {"dim": 48, "heads": 2, "network": "attention", "left_out": ()}
 
     @override(AlgorithmConfig)
     def get_default_learner_class(self):

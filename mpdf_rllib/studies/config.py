@@ -64,6 +64,13 @@ class ClaimConfig(Section):
     """Differences below it count as none."""
 
 
+class HeadroomConfig(Section):
+    """Between which arms the others lie."""
+
+    floor: str
+    ceiling: str
+
+
 class StudyConfig(Section):
     """One study."""
 
@@ -83,12 +90,16 @@ class StudyConfig(Section):
     """The arm that the table compares all others with."""
     curves: list[Literal["accuracy", "log_ratio"]] = []
     """What is shown iteration by iteration."""
+    headroom: HeadroomConfig | None = None
+    """Shows, by question set, what share of the way from the floor to the ceiling an arm comes, and what it lacks."""
     claims: Annotated[list[ClaimConfig], Field(min_length=1)]
     """The first is the study's question."""
 
     @model_validator(mode="after")
     def _names_its_arms(self) -> "StudyConfig":
         named = [self.reference, *(arm for claim in self.claims for arm in (claim.arm, claim.than))]
+        if self.headroom:
+            named += [self.headroom.floor, self.headroom.ceiling]
         for name in named:
             if name not in self.arms:
                 raise ValueError(f"{name!r} is no arm; there are {', '.join(self.arms)}")

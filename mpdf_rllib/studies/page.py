@@ -8,9 +8,15 @@ import numpy as np
 
 from mpdf_rllib.results import shown
 from mpdf_rllib.studies.claims import NAMES, sentence
-from mpdf_rllib.studies.config import Study
+from mpdf_rllib.studies.config import HeadroomConfig, Study
 from mpdf_rllib.studies.playing import PlayedArm
-from mpdf_rllib.studies.statistics import difference, estimate, interquartile_mean, probability_of_improvement
+from mpdf_rllib.studies.statistics import (
+    difference,
+    estimate,
+    interquartile_mean,
+    probability_of_improvement,
+    share_won,
+)
 from mpdf_rllib.text_table import TextTable
 
 HEAD = Path(__file__).with_name("page_head.md").read_text(encoding="utf-8")
@@ -34,7 +40,8 @@ def section(study: Study, arms: Mapping[str, PlayedArm]) -> str:
 def tables(study: Study, arms: Mapping[str, PlayedArm]) -> list[TextTable]:
     """The table of all arms, and what the study shows iteration by iteration."""
     config = study.config
-    return [_arms_table(config.reference, arms), *(_curves(measure, arms) for measure in config.curves)]
+    headroom = [_headroom_table(config.headroom, arms)] if config.headroom else []
+    return [_arms_table(config.reference, arms), *headroom, *(_curves(measure, arms) for measure in config.curves)]
 
 
 def _set_up(study: Study, arms: Mapping[str, PlayedArm]) -> str:
@@ -72,6 +79,24 @@ def _arms_table(reference: str, arms: Mapping[str, PlayedArm]) -> TextTable:
         )
     header = ["arm", "accuracy", "IQM", "sd over seeds", f"less {reference}", "improves", "generated", "P/R/C %"]
     return TextTable("Final policies; generated tokens a question; shares of Persist, Refine, Concede.", header, rows)
+
+
+def _headroom_table(headroom: HeadroomConfig, arms: Mapping[str, PlayedArm]) -> TextTable:
+    floor, ceiling = arms[headroom.floor], arms[headroom.ceiling]
+    rows = []
+    for name, arm in arms.items():
+        if name in (headroom.floor, headroom.ceiling):
+            continue
+        parts = [(arm, floor, ceiling)] + [
+            (arm.of_set(each), floor.of_set(each), ceiling.of_set(each)) for each in dict.fromkeys(arm.sets)
+        ]
+        for label, (own, low, high) in zip(["all", *dict.fromkeys(arm.sets)], parts, strict=True):
+            cells = [shown(estimate(own, "accuracy")), shown(share_won(own, low, high))]
+            rows.append([name, label, *cells, shown(difference(high, own, "accuracy"), "+")])
+    title = (
+        f"By question set: the share of the way from {headroom.floor} to {headroom.ceiling}, and what is lacking there."
+    )
+    return TextTable(title, ["arm", "questions", "accuracy", "share won", f"{headroom.ceiling} less it"], rows)
 
 
 def _curves(measure: str, arms: Mapping[str, PlayedArm]) -> TextTable:

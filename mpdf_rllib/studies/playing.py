@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mpdf_rllib.algorithms.meta_policy import greedy
 from mpdf_rllib.baselines.schedules import play
 from mpdf_rllib.recorded_trees import RecordedTrees
@@ -28,6 +30,12 @@ class PlayedArm:
     questions: Sequence[str]
     sets: Sequence[str]
     histories: Sequence[Sequence[Mapping[str, float]]]
+
+    def of_set(self, name: str) -> "PlayedArm":
+        """The same on the questions of one set."""
+        chosen = np.array(self.sets) == name
+        questions = [question for question, of_set in zip(self.questions, chosen, strict=True) if of_set]
+        return PlayedArm(self.result.of_questions(chosen), questions, [name] * len(questions), self.histories)
 
 
 def play_study(study: Study, trees: Mapping[str, RecordedTrees]) -> dict[str, PlayedArm]:
