@@ -69,7 +69,7 @@ class MetaPolicyNetwork(nn.Module):
         if network == "linear":
             self.weights = nn.Embedding(NUM_ACTIONS, 3 * num_features)
             self.bias = nn.Embedding(NUM_ACTIONS, 1)
-            nn.init.zeros_(self.weights.weight)
+            nn.init.normal_(self.weights.weight, std=0.02)
             nn.init.zeros_(self.bias.weight)
             return
         self.query = nn.Linear(num_features, dim)

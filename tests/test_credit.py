@@ -8,13 +8,14 @@ from debate_fixtures import linear_policy, nothing_is_missing, random_actions, r
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
+from scipy.stats import kstest, norm
 
 from mpdf_rllib.envs.answer_classes import UNPARSED
-from mpdf_rllib.envs.credit import Calibration, Credit, merge_ties, outcome_credit
+from mpdf_rllib.envs.credit import OUTLIER, Calibration, Credit, merge_ties, outcome_credit
 from mpdf_rllib.envs.debate import PERSIST, REFINE
 from mpdf_rllib.envs.debate_batch import DebateBatch, Rewards
 from mpdf_rllib.envs.features import NUMBERS
-from mpdf_rllib.errors import DataError
+from mpdf_rllib.errors import ConfigError, DataError
 
 
 @settings(deadline=None, max_examples=40)
@@ -102,8 +103,34 @@ def test_credit_prices_tokens_and_forgives_small_differences():
         (Credit(token_price=0.001, tie_tolerance=0.05), [[0, 0.9, 1], [1, 1, nan]]),
         (Credit(token_price=0.001, tie_tolerance=0.2), [[0, 1, 1], [1, 1, nan]]),
         (Credit("outcome", token_price=0.001), [[0, 0.9, 1], [1, 0.98, nan]]),  # nothing to follow yet
+        (Credit(terms=["local"]), [[0, 1, 1], [0, 0, nan]]),
+        (Credit(terms=["consensus"]), [[0, 0, 0], [1, 1, nan]]),
+        (Credit(token_price=0.001, tie_tolerance=0.5, scale=10), [[0, 9, 10], [10, 10, nan]]),
     ):
         np.testing.assert_allclose(credit(debates, actions, terms), [expected])
+
+
+def test_disturbed_rewards_are_those_of_the_policy_with_what_is_said_added():
+    debates = DebateBatch(random_tree(np.random.default_rng(0), 3, 1), nothing_is_missing)
+    debates.reset(np.arange(len(debates.tree.questions)).repeat(500))
+    actions = np.zeros((len(debates.question), 3), int)
+    terms = debates.rewards(actions)
+    legal, plain = debates.legal(), Credit()(debates, actions, terms)
+    noise = Credit(noise=0.5)(debates, actions, terms) - plain
+    assert (np.isnan(noise) == ~legal).all()
+    assert kstest(noise[legal], norm(scale=0.5).cdf).pvalue > 1e-3
+    outliers = Credit(outliers=0.2)(debates, actions, terms) - plain
+    assert {*np.unique(outliers[legal]).round(9)} == {-OUTLIER, 0, OUTLIER}
+    for sign in (-OUTLIER, OUTLIER):
+        assert 0.08 < np.isclose(outliers[legal], sign).mean() < 0.12
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"terms": []}, {"terms": ["team"]}, {"scale": 0}, {"noise": -1}, {"outliers": 1.5}, {"outliers": np.nan}]
+)
+def test_credit_that_cannot_be_given_is_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        Credit(**wrong)
 
 
 def test_credit_for_the_outcome_follows_the_policy():

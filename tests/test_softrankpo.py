@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 from ray.tune.utils import flatten_dict
 from rllib_fixtures import debate_config, learner_module, small_config
 
-from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
+from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork, Network
 from mpdf_rllib.algorithms.meta_policy_rl_module import MetaPolicyRLModule
 from mpdf_rllib.algorithms.softrankpo import POLICY, SoftRankPO, SoftRankPOConfig
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
@@ -22,9 +23,10 @@ SHAPES = [(peers, actions) for peers in (1, 2, 4) for actions in (3, 2 + peers)]
 WARM_START, ITERATIONS = 2, 4
 
 
-def network() -> MetaPolicyNetwork:
+@pytest.fixture(params=get_args(Network))
+def network(request) -> MetaPolicyNetwork:
     torch.manual_seed(0)
-    return MetaPolicyNetwork(D, dim=16, heads=2)
+    return MetaPolicyNetwork(D, dim=16, heads=2, network=request.param)
 
 
 def observation(peers: int = 2, actions: int = 3, batch: int = 32) -> dict[str, torch.Tensor]:
@@ -75,59 +77,58 @@ def config() -> SoftRankPOConfig:
 
 class TestNetwork:
     @pytest.mark.parametrize(("peers", "actions"), SHAPES)
-    def test_one_network_serves_any_number_of_peers_and_actions(self, peers, actions):
-        logits = network()(observation(peers, actions))
+    def test_one_network_serves_any_number_of_peers_and_actions(self, network, peers, actions):
+        logits = network(observation(peers, actions))
         assert logits.shape == (32, actions) and logits.isfinite().all()
         assert (logits.std(0) > 0).all() and (logits.std(1) > 0).all()
 
     @pytest.mark.parametrize("peers", [2, 4])
-    def test_the_order_of_the_peers_does_not_matter(self, peers):
+    def test_the_order_of_the_peers_does_not_matter(self, network, peers):
         states = observation(peers)
         order = torch.roll(torch.arange(peers), 1)
         permuted = states | {"peers": states["peers"][:, order], "peer_mask": states["peer_mask"][:, order]}
-        torch.testing.assert_close(network()(states), network()(permuted))
+        torch.testing.assert_close(network(states), network(permuted))
 
-    def test_an_action_for_each_peer_moves_with_the_peer(self):
+    def test_an_action_for_each_peer_moves_with_the_peer(self, network):
         states = observation(peers=4, actions=6)
         order = torch.tensor([2, 0, 3, 1])
-        logits, permuted = network()(states), network()(states | {"peers": states["peers"][:, order]})
+        logits, permuted = network(states), network(states | {"peers": states["peers"][:, order]})
         torch.testing.assert_close(permuted, torch.cat([logits[:, :2], logits[:, 2:][:, order]], 1))
 
-    def test_each_part_of_the_state_matters(self):
+    def test_each_part_of_the_state_matters(self, network):
         states = observation()
-        logits = network()(states)
-        assert not torch.allclose(network()(states | {"own": states["own"] + 1})[:, :2], logits[:, :2])
-        assert not torch.allclose(network()(states | {"peers": states["peers"] * 2})[:, :2], logits[:, :2])
+        logits = network(states)
+        assert not torch.allclose(network(states | {"own": states["own"] + 1})[:, :2], logits[:, :2])
+        assert not torch.allclose(network(states | {"peers": states["peers"] * 2})[:, :2], logits[:, :2])
         other_target = states["peers"].clone()
         other_target[..., IS_TARGET] = 1 - other_target[..., IS_TARGET]
-        assert not torch.allclose(network()(states | {"peers": other_target})[:, 2], logits[:, 2])
+        assert not torch.allclose(network(states | {"peers": other_target})[:, 2], logits[:, 2])
 
     @pytest.mark.parametrize(("peers", "actions"), SHAPES)
-    def test_illegal_actions_have_probability_zero(self, peers, actions):
+    def test_illegal_actions_have_probability_zero(self, network, peers, actions):
         mask = (torch.rand(32, actions, generator=torch.Generator().manual_seed(2)) > 0.5).float()
         mask[:, 0] = 1
-        probabilities = network()(observation(peers, actions) | {"action_mask": mask}).softmax(-1)
+        probabilities = network(observation(peers, actions) | {"action_mask": mask}).softmax(-1)
         assert (probabilities[mask == 0] == 0).all() and (probabilities[mask == 1] > 0).all()
 
-    def test_an_agent_without_peers_has_finite_scores_and_gradients(self):
+    def test_an_agent_without_peers_has_finite_scores_and_gradients(self, network):
         nobody = observation(peers=0) | {"action_mask": torch.tensor([[1.0, 1.0, 0.0]]).expand(32, -1)}
         everybody_masked = observation(peers=2) | {"peer_mask": torch.zeros(32, 2)}
         for states in (nobody, everybody_masked):
-            net = network()
-            logits = net(states)
+            logits = network(states)
             logits[:, :2].sum().backward()
             assert logits.isfinite().all()
-            assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+            assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
-    def test_a_masked_peer_has_no_influence(self):
+    def test_a_masked_peer_has_no_influence(self, network):
         states = observation(peers=3)
         states["peers"][:, 2, IS_TARGET] = 0
         states["peer_mask"][:, 2] = 0
         changed = states["peers"].clone()
         changed[:, 2] = torch.where(torch.arange(D) == D + IS_TARGET, 0.0, 100.0)
-        torch.testing.assert_close(network()(states), network()(states | {"peers": changed}))
+        torch.testing.assert_close(network(states), network(states | {"peers": changed}))
         fewer = {"peers": states["peers"][:, :2], "peer_mask": states["peer_mask"][:, :2]}
-        torch.testing.assert_close(network()(states), network()(states | fewer))
+        torch.testing.assert_close(network(states), network(states | fewer))
 
 
 class TestRLModule:

@@ -169,7 +169,7 @@ def load_study(name: str, overrides: Sequence[str] = ()) -> Study:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"study {path} is not YAML: {error}") from error
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()]
+        lines = [f"  {'.'.join([*map(str, each['loc'])]) or 'study'}: {_problem(each)}" for each in error.errors()]
         raise ConfigError("\n".join([f"study {path}:", *lines])) from error
 
     def experiment(where: str, *changes: dict[str, Any]) -> ExperimentConfig:
@@ -188,6 +188,10 @@ def load_study(name: str, overrides: Sequence[str] = ()) -> Study:
         _check(where, trained)
         arms.append(Arm(arm, of_arm, trained, played))
     return Study(path.stem, config, experiment(f"study {path}"), tuple(arms))
+
+
+def _problem(detail: Any) -> str:
+    return str(detail["ctx"]["error"]) if detail["type"] == "value_error" else detail["msg"]
 
 
 def _apply(values: dict[str, Any], change: dict[str, Any], where: str) -> None:

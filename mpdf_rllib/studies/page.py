@@ -61,7 +61,7 @@ def _arms_table(reference: str, arms: Mapping[str, PlayedArm]) -> TextTable:
     for name, arm in arms.items():
         shares = arm.result.action_shares
         against: list[str] = ["", ""]
-        if name != reference:
+        if name != reference and arm.questions == of_reference.questions:
             against[0] = shown(difference(arm, of_reference, "accuracy"), "+")
             if arm.histories and of_reference.histories:
                 against[1] = shown(probability_of_improvement(arm, of_reference))
@@ -85,13 +85,14 @@ def _headroom_table(headroom: HeadroomConfig, arms: Mapping[str, PlayedArm]) -> 
     floor, ceiling = arms[headroom.floor], arms[headroom.ceiling]
     rows = []
     for name, arm in arms.items():
-        if name in (headroom.floor, headroom.ceiling):
+        if name in (headroom.floor, headroom.ceiling) or arm.questions != floor.questions:
             continue
         parts = [(arm, floor, ceiling)] + [
             (arm.of_set(each), floor.of_set(each), ceiling.of_set(each)) for each in dict.fromkeys(arm.sets)
         ]
         for label, (own, low, high) in zip(["all", *dict.fromkeys(arm.sets)], parts, strict=True):
-            cells = [shown(estimate(own, "accuracy")), shown(share_won(own, low, high))]
+            share = share_won(own, low, high)
+            cells = [shown(estimate(own, "accuracy")), "" if share is None else shown(share)]
             rows.append([name, label, *cells, shown(difference(high, own, "accuracy"), "+")])
     title = (
         f"By question set: the share of the way from {headroom.floor} to {headroom.ceiling}, and what is lacking there."

@@ -44,13 +44,16 @@ def difference(arm: PlayedArm, other: PlayedArm, measure: Measure) -> Estimate:
     return Estimate.of(one - two, means - others)
 
 
-def share_won(arm: PlayedArm, floor: PlayedArm, ceiling: PlayedArm) -> Estimate:
-    """How much of the way from the floor's accuracy to the ceiling's an arm comes, all on the same questions."""
+def share_won(arm: PlayedArm, floor: PlayedArm, ceiling: PlayedArm) -> Estimate | None:
+    """How much of the way from the floor's accuracy to the ceiling's an arm comes, all on the same questions.
+
+    None where the interval of that way holds 0.
+    """
     (own, low, high), (of_arm, of_floor, of_ceiling) = _drawn([arm, floor, ceiling], "accuracy")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = (of_arm - of_floor) / (of_ceiling - of_floor)
-        share = np.divide(own - low, high - low)
-    return Estimate.of(share, drawn[np.isfinite(drawn)]) if np.isfinite(drawn).any() else Estimate(*[np.nan] * 3)
+    if Estimate.of(high - low, of_ceiling - of_floor).low <= 0:
+        return None
+    way = of_ceiling - of_floor
+    return Estimate.of((own - low) / (high - low), ((of_arm - of_floor)[way > 0]) / way[way > 0])
 
 
 def _single(arm: PlayedArm, measure: Measure) -> tuple[float, np.ndarray]:

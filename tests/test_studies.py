@@ -1,0 +1,238 @@
+"""Claims held against what was measured: statistics against scipy and by hand, verdicts, and a whole study."""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from process_fixtures import CONFIG, ENVIRONMENT, REPOSITORY, Experiment
+from result_fixtures import system
+from safetensors.torch import load_file
+from scipy.stats import mannwhitneyu
+
+from mpdf_rllib.bootstrap import Estimate
+from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.studies import statistics
+from mpdf_rllib.studies.claims import FAILS, HOLDS, OPEN, verdict
+from mpdf_rllib.studies.config import ClaimConfig, load_study, packaged_studies
+from mpdf_rllib.studies.page import with_section
+from mpdf_rllib.studies.playing import PlayedArm
+from mpdf_rllib.studies.training import jobs_of
+
+SETS = ["easy"] * 60 + ["hard"] * 30
+IS_EASY = np.array(SETS) == "easy"
+
+
+def arm(easy: float, hard: float, seed: int, seeds: int = 10, **kwargs) -> PlayedArm:
+    """Made-up outcomes with these accuracies in the two sets."""
+    chance = np.where(IS_EASY, easy, hard)
+    correct = np.random.default_rng(seed).random((seeds, len(SETS))) < chance
+    return PlayedArm(system("arm", *correct, **kwargs), [f"q{i}" for i in range(len(SETS))], SETS, [])
+
+
+GOOD, FAIR = arm(0.9, 0.5, 1), arm(0.8, 0.4, 2)
+
+
+def test_the_interquartile_mean_is_of_the_middle_half_of_all_runs_scores():
+    scores = sorted(GOOD.result.correct[:, IS_EASY].mean(1)) + sorted(GOOD.result.correct[:, ~IS_EASY].mean(1))
+    middle = sorted(scores)[5:-5]
+    found = statistics.interquartile_mean(GOOD)
+    assert found.mean == pytest.approx(np.mean(middle))
+    assert found.low < found.mean < found.high
+
+
+def test_the_probability_of_improvement_is_mann_whitneys():
+    expected = []
+    for chosen in (IS_EASY, ~IS_EASY):
+        one, two = GOOD.result.correct[:, chosen].mean(1), FAIR.result.correct[:, chosen].mean(1)
+        expected.append(mannwhitneyu(one, two).statistic / 100)
+    found = statistics.probability_of_improvement(GOOD, FAIR)
+    assert found.mean == pytest.approx(np.mean(expected))
+    assert 0.5 < found.low <= found.mean <= found.high <= 1
+    assert statistics.probability_of_improvement(FAIR, GOOD).mean == pytest.approx(1 - np.mean(expected))
+    assert statistics.probability_of_improvement(GOOD, GOOD).mean == 0.5
+
+
+@pytest.mark.parametrize("measure", ["accuracy", "generated_tokens", "persist", "refine", "concede", "spread"])
+def test_an_arm_differs_in_nothing_from_itself(measure):
+    assert statistics.difference(GOOD, GOOD, measure).mean == 0
+    if measure != "spread":  # whose seeds are drawn apart
+        assert statistics.difference(GOOD, GOOD, measure) == (0, 0, 0)
+
+
+def test_estimates_are_means_in_intervals_of_the_standard_error():
+    for measure, expected in (
+        ("accuracy", GOOD.result.correct.mean()),
+        ("generated_tokens", 10),
+        ("spread", GOOD.result.correct.mean(1).std(ddof=1)),
+    ):
+        found = statistics.estimate(GOOD, measure)
+        assert found.mean == pytest.approx(expected) and found.low <= found.mean <= found.high + 1e-9
+    found = statistics.estimate(GOOD, "accuracy")
+    by_question = GOOD.result.correct.mean(0)
+    within = sum(by_question[chosen].var() * chosen.sum() for chosen in (IS_EASY, ~IS_EASY)) / len(SETS) ** 2
+    of_seeds = GOOD.result.correct.mean(1).var() / 10
+    assert (found.high - found.low) / 4 == pytest.approx((within + of_seeds) ** 0.5, rel=0.3)
+
+
+def test_the_share_won_is_of_the_way_from_floor_to_ceiling():
+    floor, ceiling = arm(0.5, 0.1, 3), arm(1, 1, 4)
+    low, own, high = (each.result.correct.mean() for each in (floor, GOOD, ceiling))
+    found = statistics.share_won(GOOD, floor, ceiling)
+    assert found.mean == pytest.approx((own - low) / (high - low)) and found.low < found.mean < found.high
+    assert statistics.share_won(floor, floor, ceiling) == (0, 0, 0)
+    assert statistics.share_won(GOOD, floor, floor) is None, "there is no way"
+
+
+def test_arms_on_other_questions_are_compared_without_pairs():
+    other = PlayedArm(FAIR.result, [f"other{i}" for i in range(len(SETS))], SETS, [])
+    paired, apart = (statistics.difference(GOOD, each, "accuracy") for each in (FAIR, other))
+    assert paired.mean == apart.mean > 0
+
+
+@pytest.mark.parametrize(
+    ("expected", "gap", "said"),
+    [
+        ("more", (0.02, 0.01, 0.03), HOLDS),
+        ("more", (0.01, -0.01, 0.03), OPEN),
+        ("more", (-0.02, -0.03, -0.01), FAILS),
+        ("more", (0.0, -0.005, 0.005), FAILS),
+        ("more", (0.003, 0.001, 0.005), HOLDS),
+        ("less", (-0.02, -0.03, -0.01), HOLDS),
+        ("less", (0.02, 0.01, 0.03), FAILS),
+        ("less", (0.01, -0.03, 0.05), OPEN),
+        ("equal", (0.001, -0.005, 0.005), HOLDS),
+        ("equal", (0.001, -0.02, 0.02), OPEN),
+        ("equal", (0.03, 0.02, 0.04), FAILS),
+        ("equal", (-0.03, -0.04, -0.02), FAILS),
+        ("equal", (0.015, 0.005, 0.02), OPEN),
+    ],
+)
+def test_verdicts(expected, gap, said):
+    claim = ClaimConfig(says="so", source="ours", arm="a", expected=expected, than="b", within=0.01)
+    assert verdict(claim, Estimate(*gap)) == said
+
+
+def test_a_section_takes_its_place_on_the_page_and_leaves_the_others():
+    order = ["first", "second", "third"]
+    page = ""
+    for name, text in (("third", "3\n"), ("first", "1\n"), ("own", "o\n"), ("second", "2\n"), ("first", "one\n")):
+        page = with_section(page, name, text, order)
+    texts = ["one", "2", "3", "o"]
+    assert [line for line in page.splitlines() if line in (*texts, "1")] == texts
+    assert with_section(page, "third", "3\n", order) == page
+
+
+@pytest.mark.parametrize("path", packaged_studies(), ids=lambda path: path.stem)
+def test_packaged_studies_have_ten_seeds_and_arms_that_differ(path):
+    study = load_study(path.stem)
+    assert study.experiment.seeds >= 10
+    for one, two in itertools.combinations(study.arms, 2):
+        same = one.trained == two.trained and one.played == two.played
+        assert not same or one.config != two.config, f"{one.name} is {two.name}"
+    assert {claim.source for claim in study.config.claims}
+
+
+STUDY = {
+    "title": "A study",
+    "paper": "nowhere",
+    "question": "What is better?",
+    "prediction": "None.",
+    "experiment": "config.yaml",
+    "set": {"algorithm.iterations": 2},
+    "arms": {
+        "warm start": {"system": "warm start"},
+        "PPO": {"algorithm": "PPO"},
+        "GRPO": {"algorithm": "GRPO"},
+        "SoftRankPO": {},
+        "other test": {"test": {"questions.families": ["addition"], "questions.test": 6}},
+        "plurality": {"system": "plurality"},
+        "oracle": {"system": "oracle"},
+    },
+    "reference": "SoftRankPO",
+    "curves": ["accuracy", "log_ratio"],
+    "headroom": {"floor": "plurality", "ceiling": "oracle"},
+    "claims": [
+        {"says": "Ranks win", "source": "paper", "arm": "SoftRankPO", "expected": "more", "than": "GRPO"},
+        {"says": "All know", "source": "ours", "arm": "SoftRankPO", "expected": "less", "than": "oracle"},
+        {
+            "says": "It goes",
+            "source": "ours",
+            "arm": "PPO",
+            "expected": "equal",
+            "than": "GRPO",
+            "measure": "log_ratio",
+        },
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"reference": "GRPO2"}, "'GRPO2' is no arm; there are warm start, PPO"),
+        ({"arms": {"SoftRankPO": {"system": "plurarity"}}}, "'plurarity': known: policy, warm start, plurality"),
+        ({"set": {"algorithm.taw": 1}}, "algorithm.taw: unknown key; did you mean tau?"),
+        ({"titel": "Another"}, "titel"),
+        ({"set": {"algorithm.credits": {"step": {}, "outcome": {}}}}, "an arm has one; give one"),
+        ({"set": {"algorithm.policies": "per_agent"}}, "per_agent: all agents of an arm share a policy"),
+    ],
+)
+def test_what_is_wrong_with_a_study_is_named(tmp_path, changed, said):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(STUDY | changed, sort_keys=False))
+    with pytest.raises(ConfigError, match="study") as refused:
+        load_study(str(path))
+    assert said in str(refused.value)
+
+
+def test_what_is_wrong_with_an_arm_is_named_with_the_arm(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(STUDY | {"set": {"algorithm.lr": -1}}, sort_keys=False))
+    with pytest.raises(ConfigError, match="arm warm start:\n  algorithm.lr: -1: input should be greater than 0"):
+        load_study(str(path))
+
+
+def test_a_study_that_is_not_there_names_those_that_are():
+    with pytest.raises(ConfigError, match="study objective: .* give one of .*objectives"):
+        load_study("objective")
+
+
+def test_a_whole_study_trains_what_training_trains_and_only_once(tmp_path, tmp_path_factory):
+    experiment = Experiment(tmp_path, CONFIG)
+    path, page = tmp_path / "study.yaml", tmp_path / "docs" / "page.md"
+    path.write_text(yaml.safe_dump(STUDY, sort_keys=False))
+
+    def run(*options: str, status: int = 0) -> str:
+        places = [f"--set=run_folder={experiment.run}", f"--set=recording={experiment.recording}"]
+        command = [sys.executable, "-m", "mpdf_rllib.experiment", str(path), "--results", str(page), *places, *options]
+        ended = subprocess.run(command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True)
+        assert ended.returncode == status, ended.stderr
+        return ended.stdout
+
+    said = run()
+    written = page.read_text()
+    for claim in STUDY["claims"]:
+        assert f"- {claim['says']} (" in said and f"- {claim['says']} (" in written
+    assert "What is better?" in written and "2 seeds; 12 training and 12 test questions" in written
+    assert all(f"| {name} |" in written for name in STUDY["arms"])
+    assert "| SoftRankPO | multiplication |" in written
+    policies = {folder: folder.stat().st_mtime_ns for folder in (experiment.run / "policies").iterdir()}
+    assert len(policies) == 3 * 2, "other test questions need no other policy"
+
+    run()
+    assert page.read_text() == written
+    assert {folder: folder.stat().st_mtime_ns for folder in (experiment.run / "policies").iterdir()} == policies
+
+    same = Experiment(tmp_path_factory.mktemp("same"), CONFIG)
+    same.finish("train", "--set", "algorithm.iterations=2")
+    overrides = [f"run_folder={experiment.run}", f"recording={experiment.recording}"]
+    arms = {each.name: each for each in load_study(str(path), overrides).arms}
+    for seed, job in enumerate(jobs_of(arms["SoftRankPO"])):
+        ours = load_file(job.folder / "policy" / "model.safetensors")
+        tunes = load_file(same.run / "policies" / f"step-seed{seed}" / "model.safetensors")
+        assert all((ours[name] == tunes[name]).all() for name in ours | tunes)
