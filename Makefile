@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup math compare smoke test check docs bench clean
+.PHONY: help setup math compare experiments smoke test check docs bench clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -24,6 +24,9 @@ math: $(READY)  ## the main job: record, train, evaluate (ARGS="--set a.b=c")
 
 compare: $(READY)  ## the policy beside other systems, after make math or from nothing (ARGS="--set a.b=c")
 	$(RUN) mpdf_rllib.compare --config tuned_examples/compare_math.yaml $(ARGS)
+
+experiments: $(READY)  ## the paper's claims, run again: docs/results.md (ARGS="NAME ..." for some)
+	$(RUN) mpdf_rllib.experiment $(ARGS)
 
 smoke: $(READY)  ## the same in two minutes
 	$(RUN) mpdf_rllib.train --config tuned_examples/smoke.yaml $(ARGS)

@@ -145,6 +145,23 @@ def action_rewards(before: np.ndarray, after: Answers, candidates: Answers) -> t
     return r_local, r_global
 
 
+def is_vote_correct(answers: Answers, weight: np.ndarray) -> np.ndarray:
+    """Whether the answer with the largest sum of weights is right, of equals the lowest agent's [ours].
+
+    Args:
+        answers: Arrays of shape (..., N).
+        weight: Non-negative, shape (..., N); an agent without an answer has no vote.
+
+    Returns:
+        bool, shape (...); no answer is wrong.
+    """
+    answer_class = answers.answer_class
+    trust = np.where(same_answer(answer_class), weight[..., None, :], 0.0).sum(-1)
+    winner = np.where(answer_class != UNPARSED, trust, -1.0).argmax(-1)[..., None]
+    parsed = np.take_along_axis(answer_class, winner, -1)[..., 0] != UNPARSED
+    return np.take_along_axis(answers.correct, winner, -1)[..., 0] & parsed
+
+
 def right_share(answer_class: np.ndarray, correct: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """The share of right solutions in a weighted vote [ours].
 

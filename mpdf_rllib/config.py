@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from mpdf_rllib.algorithms.meta_policy import Network
 from mpdf_rllib.baselines.system import Advisor
 from mpdf_rllib.comparison.config import CompareConfig
 from mpdf_rllib.engine import Engine, RecordingEngine
@@ -203,7 +202,7 @@ class AlgorithmSection(Section):
     """Width of the policy network."""
     heads: Annotated[int, Field(ge=1)] = 2
     """Of its attention; divides `dim`."""
-    network: Network = "attention"
+    network: Literal["attention", "mean", "linear"] = "attention"
     """How the policy hears its peers: cross-attention [paper], their mean, or a linear policy on it [ours]."""
 
     @field_validator("heads")

@@ -18,6 +18,7 @@ from mpdf_rllib.envs.debate import (
     consensus,
     is_team_correct,
     is_team_correct_without_each,
+    is_vote_correct,
     right_share,
     same_answer,
     speaker,
@@ -159,6 +160,18 @@ def test_rewards_are_the_means_of_really_taking_each_action(batch):
             team.append(int(with_agent) - int(without))
         assert r_local[b, i, k] == sum(local) / SAMPLES
         assert r_global[b, i, k] == sum(team) / SAMPLES
+
+
+@settings(deadline=None)
+@given(teams())
+def test_a_weighted_vote_is_won_by_the_largest_sum_of_equals_the_lowest_agents(batch):
+    won = is_vote_correct(held(*batch), batch[1])
+    for b, (answers, weights) in enumerate(zip(*batch, strict=True)):
+        cast = Counter()
+        for answer, weight in zip(answers, weights, strict=True):
+            if answer != NONE:
+                cast[answer] += weight
+        assert won[b] == (bool(cast) and cast.most_common(1)[0][0] == RIGHT)  # of equals the one first met
 
 
 @settings(deadline=None)

@@ -4,7 +4,7 @@
   runs/math, and with the examples on the scripted engine. Above a block that is not run here stands a comment,
   `<!-- run by: tests/FILE.py::TEST -->` or `<!-- not run: REASON -->`. Whatever stands there, the options of our
   commands have to be such that they take, and so have the targets of `make` and the extras of `pip install`.
-- `yaml` is read as a config of an experiment.
+- `yaml` is read as a config of an experiment, or as a study.
 - `text` is no code. Other languages need a comment, and a block without a language is refused.
 """
 
@@ -30,6 +30,7 @@ from process_fixtures import ENVIRONMENT, REPOSITORY, TIMEOUT
 
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.config_file import load_config
+from mpdf_rllib.studies.config import load_study
 
 PAGES = sorted([REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").rglob("*.md")])
 MARK = re.compile(r"<!-- (run by|not run): (.+) -->")
@@ -86,13 +87,18 @@ def check(block: Block) -> None:
 
 
 def check_config(text: str) -> None:
-    """Reads a config, or a part of one, as if it lay in docs/."""
+    """Reads a config, or a part of one, or a study, as if it lay in docs/."""
+    path = Path.cwd() / "docs-block.yaml"
     values = {"name": "docs"} | yaml.safe_load(text)
+    if "arms" in values:
+        values.pop("name")
+        path.write_text(yaml.safe_dump(values | {"experiment": str(REPOSITORY / "docs" / values["experiment"])}))
+        load_study(str(path))
+        return
     if "questions" not in values:  # they are of one kind
         values.setdefault("extends", "../tuned_examples/math.yaml")
     if "extends" in values:
         values["extends"] = str(REPOSITORY / "docs" / values["extends"])
-    path = Path.cwd() / "docs-block.yaml"
     path.write_text(yaml.safe_dump(values))
     load_config(path)
 

@@ -14,9 +14,19 @@ Schedule = tuple[int, ...]
 
 
 def play(
-    tree: SolutionTree, policy: Callable[[Observation, int], np.ndarray], concede: Concede = "most_confident"
+    tree: SolutionTree,
+    policy: Callable[[Observation, int], np.ndarray],
+    concede: Concede = "most_confident",
+    is_correct: Callable[[DebateBatch], np.ndarray] = lambda debates: debates.correct,
 ) -> Outcome:
-    """Debates every question of a recorded tree with a policy: (observation, round) -> actions (B, N)."""
+    """Debates every question of a recorded tree with a policy: (observation, round) -> actions (B, N).
+
+    Args:
+        tree: A complete one.
+        policy: Acts for all agents.
+        concede: Whom an agent may concede to.
+        is_correct: Whether the team's answers are right at the end, bool (B,); by default the plurality's are theirs.
+    """
     debates = DebateBatch(tree, _nothing_is_missing, concede)
     debates.reset(np.arange(len(tree.questions)))
     counts = np.zeros((len(tree.questions), NUM_ACTIONS), np.int64)
@@ -24,7 +34,7 @@ def play(
         actions = policy(debates.observe(), debates.round)
         counts += (np.minimum(actions, CONCEDE)[..., None] == np.arange(NUM_ACTIONS)).sum(1)
         debates.step(actions)
-    return Outcome(debates.correct, debates.tokens, counts, np.zeros(len(counts), bool))
+    return Outcome(is_correct(debates), debates.tokens, counts, np.zeros(len(counts), bool))
 
 
 def play_schedule(tree: SolutionTree, schedule: Schedule) -> Outcome:

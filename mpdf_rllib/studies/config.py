@@ -20,6 +20,7 @@ FOLDER = Path(mpdf_rllib.__file__).parent / "tuned_examples" / "experiments"
 """Where the packaged studies lie."""
 
 Algorithm = Literal["SoftRankPO", "GRPO", "PPO"]
+Answer = Literal["plurality", "calibrated vote", "highest confidence"]
 Measure = Literal["accuracy", "spread", "generated_tokens", "persist", "refine", "concede", "log_ratio"]
 
 
@@ -30,6 +31,9 @@ class ArmConfig(Section):
     """The trained policy; "warm start", what it was at the end of stage one; or a rule, as "plurality"."""
     algorithm: Algorithm = "SoftRankPO"
     """What trains the policy."""
+    answer: Answer = "plurality"
+    """What a policy's team answers at the end: as the plurality does, or a vote weighted by calibrated probabilities of
+    being correct, or the most probable solution."""
     set: dict[str, Any] = {}
     """By dotted key, what it has otherwise than the study's experiment."""
     test: dict[str, Any] = {}

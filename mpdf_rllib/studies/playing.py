@@ -1,15 +1,18 @@
 """What a study's arms come to on the test questions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mpdf_rllib.algorithms.meta_policy import greedy
+from mpdf_rllib.baselines.bounds import fit_calibration
 from mpdf_rllib.baselines.schedules import play
+from mpdf_rllib.envs.debate import is_vote_correct
+from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.results import SystemResult
-from mpdf_rllib.studies.config import Arm, Study
+from mpdf_rllib.studies.config import Answer, Arm, Study
 from mpdf_rllib.studies.rules import RULES
 from mpdf_rllib.studies.training import jobs_of, read_trained, trees_key
 
@@ -57,11 +60,27 @@ def _played(arm: Arm, trees: RecordedTrees) -> PlayedArm:
     trained = [read_trained(job) for job in jobs_of(arm)]
     if not trained:
         return PlayedArm(SystemResult(arm.name, (RULES[arm.config.system](trees),)), ids, sets, [])
+    is_correct = _answering(arm.config.answer, trees)
     at_start = arm.config.system == "warm start"
     outcomes = tuple(
-        play(trees.test, greedy([each.warm_start if at_start else each.policy]), arm.played.team.concede)
+        play(trees.test, greedy([each.warm_start if at_start else each.policy]), arm.played.team.concede, is_correct)
         for each in trained
     )
     return PlayedArm(
         SystemResult(arm.name, outcomes), ids, sets, [] if at_start else [each.history for each in trained]
     )
+
+
+def _answering(answer: Answer, trees: RecordedTrees) -> Callable[[DebateBatch], np.ndarray]:
+    """Whether the team's answers are right, of debates that are over; calibrated on the training questions."""
+    if answer == "plurality":
+        return lambda debates: debates.correct
+    calibration = fit_calibration(trees.train)
+
+    def is_correct(debates: DebateBatch) -> np.ndarray:
+        probability = calibration(debates.tree.features[debates.question[:, None], debates.node])
+        if answer == "highest confidence":
+            probability = np.where(probability == probability.max(-1, keepdims=True), probability, 0.0)
+        return is_vote_correct(debates.answers, probability)
+
+    return is_correct

@@ -169,7 +169,8 @@ def _train(job: Job, given: tuple[dict[str, Any], SolutionTree], folder: Path) -
                 save_policy(written / _POLICY, policies[-1])
                 save_policy(written / _WARM_START, warm_start)
                 run_folder.write(written / _HISTORY, json.dumps(history))
-                written.rename(folder)
+                if not folder.exists():  # another command may have trained the same
+                    written.rename(folder)
     except MPDFError as error:
         return error
     return None
