@@ -1,6 +1,7 @@
 """Results as rows, one a system, seed and question, and the table that is a pure function of them."""
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,6 +218,11 @@ def results_table(results: list[SystemResult], learned: dict[str, str]) -> TextT
 def shown(estimate: Estimate, sign: str = "") -> str:
     """An estimate as tables print it."""
     mean, low, high = (
-        f"{number:{form}.3f}".replace("0.", ".", 1) for number, form in zip(estimate, (sign, "", ""), strict=True)
+        without_zero(f"{number:{form}.3f}") for number, form in zip(estimate, (sign, "", ""), strict=True)
     )
     return f"{mean} [{low}, {high}]"
+
+
+def without_zero(number: str) -> str:
+    """A number below 1 without the 0 before its point."""
+    return re.sub(r"^([+-]?)0\.", r"\1.", number)

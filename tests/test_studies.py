@@ -147,6 +147,8 @@ STUDY = {
         "PPO": {"algorithm": "PPO"},
         "GRPO": {"algorithm": "GRPO"},
         "SoftRankPO": {},
+        "vote": {"answer": "calibrated vote"},
+        "surest": {"answer": "highest confidence"},
         "other test": {"test": {"questions.families": ["addition"], "questions.test": 6}},
         "plurality": {"system": "plurality"},
         "oracle": {"system": "oracle"},
@@ -222,7 +224,7 @@ def test_a_whole_study_trains_what_training_trains_and_only_once(tmp_path, tmp_p
     assert all(f"| {name} |" in written for name in STUDY["arms"])
     assert "| SoftRankPO | multiplication |" in written
     policies = {folder: folder.stat().st_mtime_ns for folder in (experiment.run / "policies").iterdir()}
-    assert len(policies) == 3 * 2, "other test questions need no other policy"
+    assert len(policies) == 3 * 2, "other answers and other test questions need no other policy"
 
     run()
     assert page.read_text() == written

@@ -40,9 +40,14 @@ def sentence(claim: ClaimConfig, arms: Mapping[str, PlayedArm]) -> str:
     gap = difference(arms[claim.arm], arms[claim.than], claim.measure)
     within = f" (equal: within {claim.within:g})" if claim.expected == "equal" else ""
     return (
-        f"{claim.says} ({_SOURCES[claim.source]}): **{verdict(claim, gap)}**. {NAMES[claim.measure].capitalize()} of "
+        f"{claim.says} ({_SOURCES[claim.source]}): **{verdict(claim, gap)}**. {in_front(NAMES[claim.measure])} of "
         f"{claim.arm} less that of {claim.than}: {told(gap, claim.measure, '+')}{within}."
     )
+
+
+def in_front(words: str) -> str:
+    """As a sentence begins."""
+    return words[:1].upper() + words[1:]
 
 
 def told(estimate: Estimate, measure: Measure, sign: str = "") -> str:

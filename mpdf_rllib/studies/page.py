@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mpdf_rllib.results import shown
-from mpdf_rllib.studies.claims import NAMES, sentence
+from mpdf_rllib.results import shown, without_zero
+from mpdf_rllib.studies.claims import NAMES, in_front, sentence
 from mpdf_rllib.studies.config import HeadroomConfig, Study
 from mpdf_rllib.studies.playing import PlayedArm
 from mpdf_rllib.studies.statistics import (
@@ -107,18 +107,19 @@ def _curves(measure: str, arms: Mapping[str, PlayedArm]) -> TextTable:
     rows = []
     for name, histories in learned.items():
         values = np.array([[each[measure] for each in history] for history in histories])
-        means, deviations = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
-        digits = 3 if measure == "accuracy" else 2
-        cells = [
-            f"{means[i]:.{digits}f} ± {deviations[i]:.{digits}f}".replace("0.", ".") if i < len(means) else ""
-            for i in at
-        ]
+        cells = [_mean_and_deviation(values[:, i], measure) if i < values.shape[1] else "" for i in at]
         rows.append([name, *cells])
     title = f"{_TITLES[measure]} after as many iterations of stage two: mean ± standard deviation over seeds."
     return TextTable(title, ["arm", *map(str, at)], rows)
 
 
-_TITLES = {"accuracy": "Accuracy on the test questions", "log_ratio": NAMES["log_ratio"].capitalize()}
+def _mean_and_deviation(values: np.ndarray, measure: str) -> str:
+    deviation = values.std(ddof=1) if len(values) > 1 else 0.0
+    digits = 3 if measure == "accuracy" else 1
+    return " ± ".join(without_zero(f"{number:.{digits}f}") for number in (values.mean(), deviation))
+
+
+_TITLES = {"accuracy": "Accuracy on the test questions", "log_ratio": in_front(NAMES["log_ratio"])}
 
 
 def with_section(page: str, name: str, text: str, order: Sequence[str]) -> str:
