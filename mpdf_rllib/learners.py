@@ -14,7 +14,7 @@ from ray.rllib.algorithms.ppo import PPO, PPOConfig
 
 from mpdf_rllib import run_folder
 from mpdf_rllib.algorithms.debate_settings import map_to_own_policy
-from mpdf_rllib.algorithms.grpo import GRPO, GRPOConfig
+from mpdf_rllib.algorithms.grpo import GRPO, GRPOConfig, RolloutGRPO, RolloutGRPOConfig
 from mpdf_rllib.algorithms.ppo import ppo_config
 from mpdf_rllib.algorithms.softrankpo import SoftRankPO, SoftRankPOConfig
 from mpdf_rllib.baselines.bounds import fit_calibration
@@ -51,6 +51,7 @@ class Learner:
 
 
 SOFTRANKPO = Learner(SoftRankPO, run_folder.TUNE, lambda seed: SoftRankPOConfig())
+ROLLOUT_GROUPS = Learner(RolloutGRPO, f"{run_folder.TUNE}-rollout-grpo", lambda seed: RolloutGRPOConfig())
 GROUP_RELATIVE = Learner(GRPO, f"{run_folder.TUNE}-grpo", lambda seed: GRPOConfig())
 
 

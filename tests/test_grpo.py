@@ -1,5 +1,8 @@
+from collections import Counter
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.rllib.algorithms.registry import ALGORITHMS
@@ -7,7 +10,8 @@ from ray.tune.registry import get_trainable_cls
 from rllib_fixtures import debate_config, small_config
 from scipy.stats import zscore
 
-from mpdf_rllib.algorithms.grpo import GRPO, GRPOConfig, z_score_advantages
+from mpdf_rllib.algorithms.grpo import GRPO, GRPOConfig, RolloutGRPO, RolloutGRPOConfig, z_score_advantages
+from mpdf_rllib.algorithms.grpo.rollout_grpo import ROLLOUT_ADVANTAGES, clipped_loss, rollout_advantages
 from mpdf_rllib.algorithms.softrankpo import POLICY, soft_rank_advantages
 from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ADVANTAGES
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
@@ -67,13 +71,54 @@ def test_the_learner_is_given_z_scores():
     assert sorted(batch[ADVANTAGES].tolist()) == sorted(scores.astype(np.float32).tolist())
 
 
-def test_it_has_softrankpos_settings_but_no_temperature():
+def test_it_has_softrankpos_settings_but_neither_temperature_nor_ranks():
     grpo, softrankpo = GRPOConfig().to_dict(), small_config().to_dict()
-    assert softrankpo.keys() - grpo.keys() == {"tau"}
+    assert softrankpo.keys() - grpo.keys() == {"tau", "advantages"}
     with pytest.raises(ValueError, match="tau: unknown setting of GRPOConfig"):
         GRPOConfig().environment(DeliberationEnv, env_config=debate_config()).training(tau=1.0).validate()
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=30))
+def test_a_roll_outs_advantage_is_its_z_score_among_those_on_its_question(debates):
+    questions = [question for question, _ in debates]
+    found = rollout_advantages(questions, np.array([right for _, right in debates]))
+    for question in questions:
+        group = [float(right) for other, right in debates if other == question]
+        expected = zscore(group) if len({*group}) > 1 else np.zeros(len(group))
+        mine = [advantage for other, advantage in zip(questions, found, strict=True) if other == question]
+        np.testing.assert_allclose(mine, expected, atol=1e-5)
+
+
+def test_all_steps_of_a_debate_have_its_advantage():
+    config = small_config(16, config=RolloutGRPOConfig(), questions=4)
+    runner = DeliberationEnvRunner(config=config)
+    episodes = runner.sample()
+    batch = config.build_learner_connector(None, None)(
+        rl_module=runner.module, batch={}, episodes=episodes, shared_data={}
+    )[POLICY]
+    firsts = [episode.agent_episodes["agent_0"] for episode in episodes]
+    questions = [first.get_infos(0)["question"] for first in firsts]
+    found = rollout_advantages(questions, np.array([first.get_infos(-1)["correct"] for first in firsts]))
+    assert {4} == {*Counter(questions).values()} and found.any()
+    steps = sum(map(len, episodes)) // len(episodes) * len(episodes[0].agent_episodes)
+    assert sorted(batch[ROLLOUT_ADVANTAGES].tolist()) == sorted(found.astype(np.float32).repeat(steps).tolist())
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "gain"), [(1, 2, 2), (1.5, 2, 2.4), (0.5, 2, 1), (1.5, -2, -3), (0.5, -2, -1.6), (9, 0, 0)]
+)
+def test_gains_are_clipped_where_they_would_go_on(ratio, advantage, gain):
+    logp = torch.log_softmax(torch.tensor([[0.3, -0.2, 0.1]]), -1)
+    taken = torch.tensor([1])
+    old, legal = logp[:, 1] - np.log(ratio), torch.ones(1, 3, dtype=bool)
+    loss = clipped_loss(logp, logp, legal, taken, old, torch.tensor([float(advantage)]), beta=0.5)
+    torch.testing.assert_close(loss, torch.tensor([-float(gain)]))
+    away = torch.log_softmax(torch.tensor([[1.0, 0.0, -1.0]]), -1)
+    loss = clipped_loss(logp, away, legal, taken, logp[:, 1], torch.zeros(1), beta=0.5)
+    torch.testing.assert_close(loss, 0.5 * (logp.exp() * (logp - away)).sum(-1))
+
+
 def test_tune_knows_it_by_a_name_of_its_own():
     assert "GRPO" not in ALGORITHMS
-    assert get_trainable_cls("GRPO") is GRPO
+    assert get_trainable_cls("GRPO") is GRPO and get_trainable_cls("RolloutGRPO") is RolloutGRPO

@@ -7,7 +7,7 @@ import pytest
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from rllib_fixtures import debate_config, one_agent_knows, small_config
 
-from mpdf_rllib.algorithms.grpo import GRPOConfig
+from mpdf_rllib.algorithms.grpo import GRPOConfig, RolloutGRPOConfig
 from mpdf_rllib.algorithms.ppo import ppo_config
 from mpdf_rllib.algorithms.softrankpo import SoftRankPOConfig
 from mpdf_rllib.engine.scripted import ScriptedEngine
@@ -24,11 +24,13 @@ def accuracies(result: dict) -> dict[str, float]:
     return {"team": debate["accuracy"], "agents": (1 + 9 * debate["r_local"]) / 3}
 
 
-def learned(config: AlgorithmConfig, **settings: Any) -> tuple[dict[str, float], dict[str, float]]:
+def learned(
+    config: AlgorithmConfig, questions: int = DEBATES, **settings: Any
+) -> tuple[dict[str, float], dict[str, float]]:
     """Accuracies of the first iteration's debates, and of greedy debates on other questions after six iterations."""
     settings |= {"engine": partial(ScriptedEngine, one_agent_knows)}
     algorithm = (
-        small_config(DEBATES, config=config, questions=DEBATES, **settings)
+        small_config(DEBATES, config=config, questions=questions, **settings)
         .evaluation(
             evaluation_interval=1000,
             evaluation_duration=DEBATES,
@@ -56,6 +58,13 @@ def learned(config: AlgorithmConfig, **settings: Any) -> tuple[dict[str, float],
 )
 def test_all_learn_to_concede_to_the_agent_that_is_right(config, settings, credit):
     uniform, last = learned(config().training(warm_start_iterations=1, **settings), credit=credit)
+    assert max(uniform.values()) < THRESHOLD
+    assert min(last.values()) >= THRESHOLD
+
+
+def test_groups_of_roll_outs_teach_it_too():
+    config = RolloutGRPOConfig().training(warm_start_iterations=1, beta=0.01, lr=1e-2)
+    uniform, last = learned(config, questions=DEBATES // 8)
     assert max(uniform.values()) < THRESHOLD
     assert min(last.values()) >= THRESHOLD
 

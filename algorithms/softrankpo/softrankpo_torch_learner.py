@@ -9,6 +9,7 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.apis.target_network_api import TARGET_NETWORK_ACTION_DIST_INPUTS
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.typing import ModuleID
+from torch import Tensor
 
 from mpdf_rllib.algorithms.softrankpo.losses import OBJECTIVES, entropy, kl_divergence
 from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ADVANTAGES, LABELS, PREFERENCE
@@ -45,17 +46,16 @@ class SoftRankPOTorchLearner(TorchLearner):
         reference_logp = torch.log_softmax(fwd_out[TARGET_NETWORK_ACTION_DIST_INPUTS], -1)
         entropies = entropy(logp, legal)
         if self.module[module_id].unwrapped().reference_frozen:
-            losses = OBJECTIVES[config.objective](logp, reference_logp, batch[ADVANTAGES], legal, config.beta)
+            losses, counted = self.stage_two_losses(config, batch, logp, reference_logp, legal)
             losses = losses - config.entropy_coeff * entropies
         else:
-            losses = -(batch[LABELS] * logp).sum(-1)
-        preference = batch[PREFERENCE]
-        learners, count = 1, preference.sum()
+            losses, counted = -(batch[LABELS] * logp).sum(-1), batch[PREFERENCE]
+        learners, count = 1, counted.sum()
         if self.distributed:
             # Learners average their gradients: each divides by its share of all their states, not by its own states.
             learners = self.config.num_learners
             torch.distributed.all_reduce(count)
-        policy_loss = learners * (losses * preference).sum() / count.clamp(min=1)
+        policy_loss = learners * (losses * counted).sum() / count.clamp(min=1)
         if not policy_loss.isfinite():
             raise TrainingError(
                 f"iteration {self._weights_seq_no}: the loss of {module_id} is {policy_loss.item()}; lower lr, now "
@@ -72,3 +72,18 @@ class SoftRankPOTorchLearner(TorchLearner):
             window=1,
         )
         return policy_loss
+
+    def stage_two_losses(
+        self, config, batch: dict[str, Any], logp: Tensor, reference_logp: Tensor, legal: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of agent steps without their entropy, and 1 for those that count, else 0, both of shape (B,).
+
+        Args:
+            config: Of the module.
+            batch: What the connectors made.
+            logp: Of the policy, shape (B, K).
+            reference_logp: Of the frozen reference, shape (B, K).
+            legal: bool, shape (B, K).
+        """
+        losses = OBJECTIVES[config.objective](logp, reference_logp, batch[ADVANTAGES], legal, config.beta)
+        return losses, batch[PREFERENCE]

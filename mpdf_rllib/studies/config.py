@@ -19,7 +19,7 @@ from mpdf_rllib.studies.rules import RULES
 FOLDER = Path(mpdf_rllib.__file__).parent / "tuned_examples" / "experiments"
 """Where the packaged studies lie."""
 
-Algorithm = Literal["SoftRankPO", "GRPO", "PPO"]
+Algorithm = Literal["SoftRankPO", "GRPO", "RolloutGRPO", "PPO"]
 Answer = Literal["plurality", "calibrated vote", "highest confidence"]
 Measure = Literal["accuracy", "spread", "generated_tokens", "persist", "refine", "concede", "log_ratio"]
 

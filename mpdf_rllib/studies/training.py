@@ -30,11 +30,21 @@ from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.envs.debate_batch import DebateBatch, Observation
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.errors import DataError, EngineError, MPDFError
-from mpdf_rllib.learners import GROUP_RELATIVE, SOFTRANKPO, Learner, algorithm_config, proximal, replaying
+from mpdf_rllib.learners import (
+    GROUP_RELATIVE,
+    ROLLOUT_GROUPS,
+    SOFTRANKPO,
+    Learner,
+    algorithm_config,
+    proximal,
+    replaying,
+)
 from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.studies.config import Algorithm as AlgorithmName
 from mpdf_rllib.studies.config import Arm
 
+_STAGED: dict[AlgorithmName, Learner] = {"GRPO": GROUP_RELATIVE, "RolloutGRPO": ROLLOUT_GROUPS}
+"""Those with a stage one of their own; PPO begins with SoftRankPO's."""
 _POLICY, _WARM_START, _HISTORY = "policy", "warm_start", "history.json"
 
 
@@ -187,7 +197,7 @@ def _policies(job: Job, env_config: dict[str, Any]) -> Iterator[MetaPolicyNetwor
             config = algorithm_config(job.config, env_config, learner.base(job.seed)).debugging(seed=job.seed)
             return config.build_algo()
 
-        algorithm = built(GROUP_RELATIVE if job.algorithm == "GRPO" else SOFTRANKPO)
+        algorithm = built(_STAGED.get(job.algorithm, SOFTRANKPO))
         for _ in range(settings.warm_start_iterations):
             algorithm.train()
         yield _network(algorithm)
