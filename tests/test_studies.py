@@ -6,13 +6,18 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from debate_fixtures import random_tree
 from process_fixtures import CONFIG, ENVIRONMENT, REPOSITORY, Experiment
 from result_fixtures import system
 from safetensors.torch import load_file
 from scipy.stats import mannwhitneyu
 
+from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.bootstrap import Estimate
+from mpdf_rllib.envs.debate import PERSIST, REFINE
+from mpdf_rllib.envs.features import DEBATE_FEATURES, NUMBERS
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.studies import statistics
 from mpdf_rllib.studies.claims import FAILS, HOLDS, OPEN, verdict
@@ -20,6 +25,7 @@ from mpdf_rllib.studies.config import ClaimConfig, load_study, packaged_studies
 from mpdf_rllib.studies.page import with_section
 from mpdf_rllib.studies.playing import PlayedArm
 from mpdf_rllib.studies.training import jobs_of
+from mpdf_rllib.studies.training_cost import training_tokens
 
 SETS = ["easy"] * 60 + ["hard"] * 30
 IS_EASY = np.array(SETS) == "easy"
@@ -84,6 +90,26 @@ def test_the_share_won_is_of_the_way_from_floor_to_ceiling():
     assert found.mean == pytest.approx((own - low) / (high - low)) and found.low < found.mean < found.high
     assert statistics.share_won(floor, floor, ceiling) == (0, 0, 0)
     assert statistics.share_won(GOOD, floor, floor) is None, "there is no way"
+
+
+@pytest.mark.parametrize("agents", [2, 4])
+def test_training_asks_for_what_its_debates_visit_and_for_groups_of_actions_for_the_alternatives(agents):
+    tree = random_tree(np.random.default_rng(0), agents, rounds=3)
+
+    def asked(action: int, passes: int, alternatives: bool) -> float:
+        always = MetaPolicyNetwork(len(NUMBERS) + len(DEBATE_FEATURES), network="linear")
+        with torch.no_grad():
+            always.weights.weight.zero_()
+            always.bias.weight[action] = 100.0
+        return training_tokens(tree, always, "most_confident", passes, alternatives)
+
+    def tokens(depth: int) -> float:
+        return tree.tokens[:, tree.depth <= depth, 2].sum(1).mean()
+
+    assert asked(PERSIST, 1, alternatives=False) == pytest.approx(tokens(0))
+    assert asked(PERSIST, 1, alternatives=True) == pytest.approx(tokens(1))
+    assert asked(REFINE, 1, alternatives=False) == pytest.approx(tokens(3))
+    assert asked(PERSIST, 5, alternatives=True) == pytest.approx(tokens(1)), "the same again costs nothing"
 
 
 def test_arms_on_other_questions_are_compared_without_pairs():

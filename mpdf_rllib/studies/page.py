@@ -74,11 +74,16 @@ def _arms_table(reference: str, arms: Mapping[str, PlayedArm]) -> TextTable:
                 shown(estimate(arm, "spread")) if seeds > 1 else "",
                 *against,
                 f"{arm.result.tokens[2]:.0f}",
+                "" if arm.training_tokens is None else f"{arm.training_tokens:.0f}",
                 "" if shares is None else "/".join(f"{100 * share:.0f}" for share in shares),
             ]
         )
-    header = ["arm", "accuracy", "IQM", "sd over seeds", f"less {reference}", "improves", "generated", "P/R/C %"]
-    return TextTable("Final policies; generated tokens a question; shares of Persist, Refine, Concede.", header, rows)
+    measured = ("accuracy", "IQM", "sd over seeds", f"less {reference}", "improves", "generated", "training", "P/R/C %")
+    title = (
+        "Final policies; generated tokens a question, and a training question that the first iteration of stage two "
+        "asks for; shares of Persist, Refine, Concede."
+    )
+    return TextTable(title, ["arm", *measured], rows)
 
 
 def _headroom_table(headroom: HeadroomConfig, arms: Mapping[str, PlayedArm]) -> TextTable:

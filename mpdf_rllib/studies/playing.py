@@ -10,11 +10,13 @@ from mpdf_rllib.baselines.bounds import fit_calibration
 from mpdf_rllib.baselines.schedules import play
 from mpdf_rllib.envs.debate import is_vote_correct
 from mpdf_rllib.envs.debate_batch import DebateBatch
+from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.results import SystemResult
 from mpdf_rllib.studies.config import Answer, Arm, Study
 from mpdf_rllib.studies.rules import RULES
 from mpdf_rllib.studies.training import jobs_of, read_trained, trees_key
+from mpdf_rllib.studies.training_cost import training_tokens
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,15 @@ class PlayedArm:
         sets: Of each question its source, within which bootstraps draw.
         histories: Of each seed, what it came to after 0, 1, ... iterations; none where nothing is trained. See
             `TrainedPolicy`.
+        training_tokens: Generated tokens a training question that the first iteration of stage two asks for; None where
+            nothing is trained. See `mpdf_rllib.studies.training_cost`.
     """
 
     result: SystemResult
     questions: Sequence[str]
     sets: Sequence[str]
     histories: Sequence[Sequence[Mapping[str, float]]]
+    training_tokens: float | None = None
 
     def of_set(self, name: str) -> "PlayedArm":
         """The same on the questions of one set."""
@@ -46,15 +51,17 @@ def play_study(study: Study, trees: Mapping[str, RecordedTrees]) -> dict[str, Pl
 
     Args:
         study: The study.
-        trees: All solutions of what its arms are played on, by `trees_key`.
+        trees: All solutions of what its arms are trained and played on, by `trees_key`.
 
     Raises:
         DataError: A policy is not trained, or a file was damaged.
     """
-    return {arm.name: _played(arm, trees[trees_key(arm.played)]) for arm in study.arms}
+    return {
+        arm.name: _played(arm, trees[trees_key(arm.played)], trees[trees_key(arm.trained)].train) for arm in study.arms
+    }
 
 
-def _played(arm: Arm, trees: RecordedTrees) -> PlayedArm:
+def _played(arm: Arm, trees: RecordedTrees, learned_from: SolutionTree) -> PlayedArm:
     questions = trees.test.questions
     ids, sets = [question.id for question in questions], [question.source for question in questions]
     trained = [read_trained(job) for job in jobs_of(arm)]
@@ -66,9 +73,15 @@ def _played(arm: Arm, trees: RecordedTrees) -> PlayedArm:
         play(trees.test, greedy([each.warm_start if at_start else each.policy]), arm.played.team.concede, is_correct)
         for each in trained
     )
-    return PlayedArm(
-        SystemResult(arm.name, outcomes), ids, sets, [] if at_start else [each.history for each in trained]
-    )
+    result = SystemResult(arm.name, outcomes)
+    if at_start:
+        return PlayedArm(result, ids, sets, [])
+    settings, alternatives = arm.trained.algorithm, arm.config.algorithm in ("SoftRankPO", "GRPO")
+    cost = [
+        training_tokens(learned_from, each.warm_start, arm.trained.team.concede, settings.passes, alternatives)
+        for each in trained
+    ]
+    return PlayedArm(result, ids, sets, [each.history for each in trained], float(np.mean(cost)))
 
 
 def _answering(answer: Answer, trees: RecordedTrees) -> Callable[[DebateBatch], np.ndarray]:
