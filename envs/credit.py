@@ -104,7 +104,7 @@ class Credit:
         tie_tolerance: Rewards within it of a state's best count as tied with it, at least 0 [ours; not in the paper].
             Ranks discard magnitude, so without a tolerance any price, however small, decides every tie.
         terms: Of "step", which are summed; both [paper].
-        scale: Multiplies the reward, positive [paper's Figure 5: 0.1, 1, 10].
+        scale: Multiplies the reward, positive [paper: 0.1, 1, 10].
         noise: Standard deviation of normal noise that is added to each action's reward, at least 0 [ours].
         outliers: Probability in [0, 1] that an action's reward has `OUTLIER` added or taken off [ours].
     """
@@ -125,14 +125,16 @@ class Credit:
         """
         if self.kind not in get_args(CreditKind):
             raise ConfigError(f"credit is {self.kind!r}; it must be one of {', '.join(get_args(CreditKind))}")
-        if not self.terms or {*self.terms} - {*get_args(Term)}:
-            raise ConfigError(f"terms is {self.terms!r}; it must be some of {', '.join(get_args(Term))}")
+        if not self.terms or {*self.terms} - {*get_args(Term)} or len({*self.terms}) < len(self.terms):
+            raise ConfigError(f"terms is {self.terms!r}; it must be some of {', '.join(get_args(Term))}, each once")
         for name in ("token_price", "tie_tolerance", "scale", "noise", "outliers"):
             value = getattr(self, name)
             if not (isinstance(value, Real) and 0 <= float(value) < np.inf):
                 raise ConfigError(f"{name} is {value!r}; it must be a finite number of at least 0")
-        if self.scale == 0 or self.outliers > 1:
-            raise ConfigError(f"scale is {self.scale}, outliers {self.outliers}; give a positive one, and at most 1")
+        if self.scale == 0:
+            raise ConfigError("scale is 0; it must be positive")
+        if self.outliers > 1:
+            raise ConfigError(f"outliers is {self.outliers}; it is a probability")
 
     def __call__(
         self,

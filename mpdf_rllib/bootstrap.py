@@ -25,7 +25,11 @@ class Estimate(NamedTuple):
 
 
 def replicates(
-    values: Sequence[np.ndarray], seeds: Sequence[Hashable], sets: Sequence[np.ndarray], blocks: int = 1
+    values: Sequence[np.ndarray],
+    seeds: Sequence[Hashable],
+    sets: Sequence[np.ndarray],
+    blocks: int = 1,
+    stream: int = 0,
 ) -> list[np.ndarray]:
     """Means of several systems, again and again, over questions and seeds that are drawn anew.
 
@@ -38,11 +42,12 @@ def replicates(
         seeds: Of each system, what its seeds are of: those of equal entries and as many seeds have the same.
         sets: Of each question set, which questions are its own, bool, shape (Q,).
         blocks: How many times `REPLICATES` to draw; memory holds one block's draws of one set.
+        stream: Which random numbers to draw by; replicates of different streams are independent.
 
     Returns:
         Of each system its means on each set, float64, shape (blocks * REPLICATES, sets).
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(stream)
     means = [np.empty((blocks, REPLICATES, len(sets))) for _ in values]
     for block in range(blocks):
         drawn: dict[Hashable, np.ndarray] = {}

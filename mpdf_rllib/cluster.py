@@ -80,4 +80,11 @@ def connect() -> None:
                 "machine."
             ) from error
     else:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=runtime_env)
+        # Not one that happens to run on this machine, and that may end before this command does.
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            runtime_env=runtime_env,
+        )

@@ -154,7 +154,7 @@ class CreditConfig(Section):
     terms: Annotated[list[Term], Field(min_length=1)] = [*get_args(Term)]
     """Of step credit, which are summed: r_local, r_global, or both [paper]."""
     scale: Annotated[float, Field(gt=0)] = 1.0
-    """Multiplies the reward, for studies [paper's Figure 5]."""
+    """Multiplies the reward, for studies [paper]. As noise and outliers do, it concerns both stages."""
     noise: Annotated[float, Field(ge=0)] = 0.0
     """Standard deviation of normal noise in each reward, for studies [ours]."""
     outliers: Annotated[float, Field(ge=0, le=1)] = 0.0

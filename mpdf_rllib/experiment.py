@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpdf_rllib import cli, run_folder
+from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.record import record
 from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.studies.config import Study, load_study, packaged_studies
@@ -33,7 +34,7 @@ def run_studies(studies: Sequence[Study], fresh: bool = False) -> list[dict[str,
     for config in (config for arm in arms for config in (arm.trained, arm.played)):
         if trees_key(config) not in trees:
             trees[trees_key(config)] = record(config)
-    train([job for arm in arms for job in jobs_of(arm)], trees, fresh)
+    train([job for arm in arms for job in jobs_of(arm, trees)], trees, fresh)
     with cli.console.status("Playing"):
         return [play_study(study, trees) for study in studies]
 
@@ -41,18 +42,28 @@ def run_studies(studies: Sequence[Study], fresh: bool = False) -> list[dict[str,
 def _command(options: argparse.Namespace) -> None:
     order = [path.stem for path in packaged_studies()]
     studies = [load_study(name, options.overrides) for name in options.names or order]
+    page = Path(options.results)
     for study, arms in zip(studies, run_studies(studies, options.fresh), strict=True):
-        page = Path(options.results)
         with cli.console.status(f"Writing {study.name}"):
             text = section(study, arms)
-            with run_folder.writing(page):
-                page.parent.mkdir(parents=True, exist_ok=True)
-                before = page.read_text(encoding="utf-8") if page.exists() else ""
-                run_folder.write(page, with_section(before, study.name, text, order))
+            _write_section(page, study.name, text, order)
         for table in tables(study, arms):
             cli.output.print(table)
         cli.output.print(text[text.rindex("\n\n") :], highlight=False, soft_wrap=True)
     cli.output.print(f"page: {page}", highlight=False, soft_wrap=True)
+
+
+def _write_section(page: Path, name: str, text: str, order: Sequence[str]) -> None:
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        before = page.read_text(encoding="utf-8") if page.exists() else ""
+        run_folder.write(page, with_section(before, name, text, order))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--results {page}: {error}; give a file that can be written") from error
+    except ValueError as error:
+        raise ConfigError(
+            f"--results {page}: it is no page of this command's, and would be lost; give another"
+        ) from error
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -63,7 +74,12 @@ def _arguments() -> argparse.ArgumentParser:
     )
     arguments.add_argument("names", nargs="*", metavar="NAME", help=f"{names}, or the path of a study; all by default")
     arguments.add_argument(
-        "--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="replace a value of all arms"
+        "--set",
+        action="append",
+        default=[],
+        metavar="a.b=c",
+        dest="overrides",
+        help="replace a value of all arms, but what an arm sets by itself",
     )
     arguments.add_argument("--results", default="docs/results.md", metavar="FILE", help="the page; docs/results.md")
     cli.add_fresh(arguments)

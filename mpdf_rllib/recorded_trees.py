@@ -1,9 +1,13 @@
 """All solutions that an experiment's debates and baselines can ask for."""
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
+
+import numpy as np
 
 from mpdf_rllib.engine import Engine
 from mpdf_rllib.engine.recording import NotRecordedError
@@ -38,6 +42,16 @@ class RecordedTrees:
         for tree in trees.all:
             tree.number_all()
         return trees
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells these training and test solutions from any others, a hash in hexadecimal."""
+        digest = hashlib.sha256()
+        for tree in (self.train, self.test):
+            digest.update("\n".join(question.id for question in tree.questions).encode())
+            for array in (tree.child, tree.answer_class, tree.correct, tree.confidence, tree.features, tree.tokens):
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     @property
     def all(self) -> tuple[SolutionTree, SolutionTree, SolutionTree]:

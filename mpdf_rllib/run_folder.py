@@ -51,6 +51,8 @@ VERSIONS = "versions.json"
 """Of Python and the packages that the run was trained with, by name."""
 REPORT = "report.html"
 """What the run came to, as a page to look at."""
+STUDIES = "studies"
+"""The folder of the policies that studies have trained, each called after what it was trained from and with."""
 TRACKING = "tracking"
 """The folder of what trackers write that are told no other place; see `mpdf_rllib.tracking`."""
 _RESULTS = (

@@ -26,11 +26,11 @@ def verdict(claim: ClaimConfig, gap: Estimate) -> str:
     """What a difference, with its 95 % interval, says of a claim: one of `HOLDS`, `FAILS`, `OPEN`.
 
     More, or less, holds where the interval is beyond 0 on that side, and fails where it is beyond 0 on the other, or
-    within `claim.within` of 0. Equal holds where it is within that, and fails where it is beyond that.
+    within `claim.margin` of 0. Equal holds where it is within that, and fails where it is beyond that.
     """
-    small = -claim.within < gap.low and gap.high < claim.within
+    small = -claim.margin < gap.low and gap.high < claim.margin
     if claim.expected == "equal":
-        return HOLDS if small else FAILS if max(gap.low, -gap.high) > claim.within else OPEN
+        return HOLDS if small else FAILS if max(gap.low, -gap.high) > claim.margin else OPEN
     low, high = (gap.low, gap.high) if claim.expected == "more" else (-gap.high, -gap.low)
     return HOLDS if low > 0 else FAILS if high < 0 or small else OPEN
 
@@ -38,7 +38,7 @@ def verdict(claim: ClaimConfig, gap: Estimate) -> str:
 def sentence(claim: ClaimConfig, arms: Mapping[str, PlayedArm]) -> str:
     """The claim, who makes it, its verdict and the difference."""
     gap = difference(arms[claim.arm], arms[claim.than], claim.measure)
-    within = f" (equal: within {claim.within:g})" if claim.expected == "equal" else ""
+    within = f" (equal: within {claim.margin:g})" if claim.expected == "equal" else ""
     return (
         f"{claim.says} ({_SOURCES[claim.source]}): **{verdict(claim, gap)}**. {in_front(NAMES[claim.measure])} of "
         f"{claim.arm} less that of {claim.than}: {told(gap, claim.measure, '+')}{within}."

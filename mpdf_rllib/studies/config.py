@@ -1,5 +1,6 @@
 """A study's file: the question, what is expected, the arms that are trained and played, and the claims about them."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.section import Section
 from mpdf_rllib.studies.rules import RULES
 
+DEFAULT_MARGIN = 0.01
 FOLDER = Path(mpdf_rllib.__file__).parent / "tuned_examples" / "experiments"
 """Where the packaged studies lie."""
 
@@ -44,7 +46,21 @@ class ArmConfig(Section):
         known = ("policy", "warm start", *RULES)
         if self.system not in known:
             raise ValueError(f"system: {self.system!r}: known: {', '.join(known)}")
+        if self.is_rule and self.answer != "plurality":
+            raise ValueError(f"answer: {self.answer}: {self.system} is a rule, which has an answer of its own")
+        if learned := [key for key in self.test if key.split(".")[0] == "algorithm"]:
+            raise ValueError(f"test: {', '.join(learned)}: it says how a policy learns; put it into set")
         return self
+
+    @property
+    def has_curve(self) -> bool:
+        """Whether what was measured while it was trained is of what it is played on."""
+        return self.system == "policy" and self.answer == "plurality" and not self.test
+
+    @property
+    def is_rule(self) -> bool:
+        """Whether nothing is trained for it."""
+        return self.system in RULES
 
 
 class ClaimConfig(Section):
@@ -64,8 +80,21 @@ class ClaimConfig(Section):
     """Of the final policy on the test questions. `spread`: the standard deviation of the seeds' accuracies; `persist`,
     `refine` and `concede`: shares of actions; `log_ratio`: how far the policy went from the warm start, see
     `mpdf_rllib.studies.training`."""
-    within: Annotated[float, Field(gt=0)] = 0.01
-    """Differences below it count as none."""
+    within: Annotated[float, Field(gt=0)] | None = None
+    """What is equal: a difference whose interval is within it of 0. By default 0.01 of an accuracy; of nothing else."""
+
+    @property
+    def margin(self) -> float:
+        """The same as a number."""
+        return self.within or (DEFAULT_MARGIN if self.measure == "accuracy" else 0.0)
+
+    @model_validator(mode="after")
+    def _can_be_told(self) -> "ClaimConfig":
+        if self.expected == "equal" and not self.margin:
+            raise ValueError(f"{self.says!r}: within: missing; what is an equal {self.measure}?")
+        if self.arm == self.than:
+            raise ValueError(f"{self.says!r}: it compares {self.arm} with itself")
+        return self
 
 
 class HeadroomConfig(Section):
@@ -108,8 +137,13 @@ class StudyConfig(Section):
             if name not in self.arms:
                 raise ValueError(f"{name!r} is no arm; there are {', '.join(self.arms)}")
         for claim in self.claims:
-            if claim.measure == "log_ratio" and any(self.arms[a].system != "policy" for a in (claim.arm, claim.than)):
-                raise ValueError(f"{claim.says!r}: log_ratio is of policies alone")
+            rules = [arm for arm in (claim.arm, claim.than) if self.arms[arm].is_rule]
+            if rules and claim.measure not in ("accuracy", "generated_tokens"):
+                raise ValueError(f"{claim.says!r}: {claim.measure} is of policies, and {rules[0]} is a rule")
+            if claim.measure == "log_ratio" and not all(self.arms[arm].has_curve for arm in (claim.arm, claim.than)):
+                raise ValueError(f"{claim.says!r}: log_ratio is of policies that are played as they are trained")
+        if self.curves and not any(arm.has_curve for arm in self.arms.values()):
+            raise ValueError("curves: no arm is a policy that is played as it is trained")
         return self
 
 
@@ -138,11 +172,13 @@ class Study:
         name: Its file's.
         config: As in the file.
         experiment: What all arms begin as.
+        overrides: What was set for all arms, as "a.b=c".
         arms: In the order of the table.
     """
 
     name: str
     config: StudyConfig
+    overrides: tuple[str, ...]
     experiment: ExperimentConfig
     arms: tuple[Arm, ...]
 
@@ -163,6 +199,9 @@ def load_study(name: str, overrides: Sequence[str] = ()) -> Study:
         ConfigError: Says what is wrong in which file.
     """
     path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
+    packaged = FOLDER / path.name
+    if packaged.exists() and path.exists() and not path.samefile(packaged):
+        raise ConfigError(f"study {path}: a packaged one is called {path.stem}; give yours another name")
     try:
         config = StudyConfig.model_validate(strict_yaml.load(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -191,10 +230,15 @@ def load_study(name: str, overrides: Sequence[str] = ()) -> Study:
         trained, played = experiment(where, of_arm.set), experiment(where, of_arm.set, of_arm.test)
         _check(where, trained)
         arms.append(Arm(arm, of_arm, trained, played))
-    return Study(path.stem, config, experiment(f"study {path}"), tuple(arms))
+    return Study(path.stem, config, tuple(overrides), experiment(f"study {path}"), tuple(arms))
 
 
 def _problem(detail: Any) -> str:
+    if detail["type"] == "extra_forbidden":
+        sections: dict[Any, type[Section]] = {"arms": ArmConfig, "claims": ClaimConfig, "headroom": HeadroomConfig}
+        known = sections.get(detail["loc"][0], StudyConfig).model_fields
+        nearest = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+        return f"unknown key; {f'did you mean {nearest[0]}?' if nearest else 'known here: ' + ', '.join(known)}"
     return str(detail["ctx"]["error"]) if detail["type"] == "value_error" else detail["msg"]
 
 
@@ -210,6 +254,8 @@ def _check(where: str, config: ExperimentConfig) -> None:
         )
     if config.algorithm.policies == "per_agent":
         raise ConfigError(f"{where}: algorithm.policies: per_agent: all agents of an arm share a policy; leave it out")
+    if config.seeds < 2:
+        raise ConfigError(f"{where}: seeds: {config.seeds}: intervals over seeds need two at least, and better ten")
     for key in ("sweep", "live"):
         if getattr(config, key):
             raise ConfigError(f"{where}: {key}: arms replay recorded debates of one setting; leave it out")

@@ -45,14 +45,20 @@ def tables(study: Study, arms: Mapping[str, PlayedArm]) -> list[TextTable]:
 
 
 def _set_up(study: Study, arms: Mapping[str, PlayedArm]) -> str:
-    experiment = study.experiment
-    played = arms[study.config.reference]
-    families = ", ".join(dict.fromkeys(played.sets))
+    experiment, config = study.experiment, study.config
+    training = sorted({arm.trained.number_of("train") for arm in study.arms})
+    test = sorted({len(arm.questions) for arm in arms.values()})
+    families = dict.fromkeys(name for arm in arms.values() for name in arm.sets)
+    settings = [f"{key} {value}" for key, value in config.set.items()] + [*study.overrides]
+    said = f"; in all arms {', '.join(settings)}" if settings else ""
     return (
-        f"{experiment.seeds} seeds; {experiment.number_of('train')} training and {len(played.questions)} test "
-        f"questions ({families}); {experiment.team.size} agents and {experiment.team.rounds} rounds, where an arm does "
-        "not say otherwise."
+        f"{experiment.seeds} seeds; {_or(training)} training and {_or(test)} test questions ({', '.join(families)}); "
+        f"{experiment.team.size} agents and {experiment.team.rounds} rounds, where an arm does not say otherwise{said}."
     )
+
+
+def _or(numbers: Sequence[int]) -> str:
+    return " or ".join(map(str, numbers))
 
 
 def _arms_table(reference: str, arms: Mapping[str, PlayedArm]) -> TextTable:
@@ -63,7 +69,7 @@ def _arms_table(reference: str, arms: Mapping[str, PlayedArm]) -> TextTable:
         against: list[str] = ["", ""]
         if name != reference and arm.questions == of_reference.questions:
             against[0] = shown(difference(arm, of_reference, "accuracy"), "+")
-            if arm.histories and of_reference.histories:
+            if min(len(each.result.outcomes) for each in (arm, of_reference)) > 1:
                 against[1] = shown(probability_of_improvement(arm, of_reference))
         seeds = len(arm.result.outcomes)
         rows.append(
@@ -128,8 +134,14 @@ _TITLES = {"accuracy": "Accuracy on the test questions", "log_ratio": in_front(N
 
 
 def with_section(page: str, name: str, text: str, order: Sequence[str]) -> str:
-    """The page with a study's section in place of the one that it has, or where it belongs in an order of all names."""
-    sections = dict(re.findall(r"<!-- study (\S+) -->\n(.*?)<!-- end -->\n", page, re.DOTALL))
+    """The page with a study's section in place of the one that it has, or where it belongs in an order of all names.
+
+    Raises:
+        ValueError: It is no such page, and would be lost.
+    """
+    if page.strip() and not page.startswith(HEAD.partition("\n")[0]):
+        raise ValueError
+    sections = dict(re.findall(r"<!-- study (.+?) -->\n(.*?)<!-- end -->\n", page, re.DOTALL))
     sections[name] = text
     known = [each for each in order if each in sections] + [each for each in sections if each not in order]
     return "\n".join([HEAD, *(f"<!-- study {each} -->\n{sections[each]}<!-- end -->\n" for each in known)])

@@ -1,5 +1,6 @@
 """What a study's arms come to on the test questions."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,6 @@ from mpdf_rllib.baselines.bounds import fit_calibration
 from mpdf_rllib.baselines.schedules import play
 from mpdf_rllib.envs.debate import is_vote_correct
 from mpdf_rllib.envs.debate_batch import DebateBatch
-from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.results import SystemResult
 from mpdf_rllib.studies.config import Answer, Arm, Study
@@ -27,10 +27,10 @@ class PlayedArm:
         result: On its questions, a row of outcomes a seed.
         questions: Their ids.
         sets: Of each question its source, within which bootstraps draw.
-        histories: Of each seed, what it came to after 0, 1, ... iterations; none where nothing is trained. See
-            `TrainedPolicy`.
+        histories: Of each seed, what it came to after 0, 1, ... iterations; none where nothing is trained, or what is
+            played is not what was measured then. See `TrainedPolicy`.
         training_tokens: Generated tokens a training question that the first iteration of stage two asks for; None where
-            nothing is trained. See `mpdf_rllib.studies.training_cost`.
+            nothing is trained, or by outcome credit. See `mpdf_rllib.studies.training_cost`.
     """
 
     result: SystemResult
@@ -56,15 +56,16 @@ def play_study(study: Study, trees: Mapping[str, RecordedTrees]) -> dict[str, Pl
     Raises:
         DataError: A policy is not trained, or a file was damaged.
     """
-    return {
-        arm.name: _played(arm, trees[trees_key(arm.played)], trees[trees_key(arm.trained)].train) for arm in study.arms
-    }
+    return {arm.name: _played(arm, trees) for arm in study.arms}
 
 
-def _played(arm: Arm, trees: RecordedTrees, learned_from: SolutionTree) -> PlayedArm:
+def _played(arm: Arm, all_trees: Mapping[str, RecordedTrees]) -> PlayedArm:
+    # What is set on training questions is set on those of the arm's training.
+    learned_from = all_trees[trees_key(arm.trained)].train
+    trees = dataclasses.replace(all_trees[trees_key(arm.played)], train=learned_from)
     questions = trees.test.questions
     ids, sets = [question.id for question in questions], [question.source for question in questions]
-    trained = [read_trained(job) for job in jobs_of(arm)]
+    trained = [read_trained(job) for job in jobs_of(arm, all_trees)]
     if not trained:
         return PlayedArm(SystemResult(arm.name, (RULES[arm.config.system](trees),)), ids, sets, [])
     is_correct = _answering(arm.config.answer, trees)
@@ -73,15 +74,13 @@ def _played(arm: Arm, trees: RecordedTrees, learned_from: SolutionTree) -> Playe
         play(trees.test, greedy([each.warm_start if at_start else each.policy]), arm.played.team.concede, is_correct)
         for each in trained
     )
-    result = SystemResult(arm.name, outcomes)
-    if at_start:
-        return PlayedArm(result, ids, sets, [])
-    settings, alternatives = arm.trained.algorithm, arm.config.algorithm in ("SoftRankPO", "GRPO")
-    cost = [
-        training_tokens(learned_from, each.warm_start, arm.trained.team.concede, settings.passes, alternatives)
-        for each in trained
-    ]
-    return PlayedArm(result, ids, sets, [each.history for each in trained], float(np.mean(cost)))
+    cost, settings = None, arm.trained.algorithm
+    if not at_start and "step" in settings.credits:
+        alternatives, concede = arm.config.algorithm in ("SoftRankPO", "GRPO"), arm.trained.team.concede
+        asked = [training_tokens(learned_from, t.warm_start, concede, settings.passes, alternatives) for t in trained]
+        cost = float(np.mean(asked))
+    histories = [each.history for each in trained] if arm.config.has_curve else []
+    return PlayedArm(SystemResult(arm.name, outcomes), ids, sets, histories, cost)
 
 
 def _answering(answer: Answer, trees: RecordedTrees) -> Callable[[DebateBatch], np.ndarray]:

@@ -1,6 +1,7 @@
 """Estimates with 95 % intervals: of arms, of their differences, and, over whole runs, as rliable has them.
 
-Bootstraps draw seeds and, within each question set, questions (Efron's percentile intervals). Interquartile mean and
+Bootstraps draw seeds and, within each question set, questions (percentile intervals); of the spread over seeds, seeds
+alone. Interquartile mean and
 probability of improvement are of Agarwal et al. (arXiv 2108.13264): a score is a run's accuracy on a question set, and
 replicates draw runs within each set.
 """
@@ -38,7 +39,7 @@ def estimate(arm: PlayedArm, measure: Measure) -> Estimate:
 def difference(arm: PlayedArm, other: PlayedArm, measure: Measure) -> Estimate:
     """Of two arms' means, paired by question where both are played on the same, and by seed where both have as many."""
     if measure != "log_ratio" and arm.questions != other.questions:
-        (one, two), (means, others) = zip(*(_single(each, measure) for each in (arm, other)), strict=True)
+        ((one,), (means,)), ((two,), (others,)) = (_drawn([each], measure, i) for i, each in enumerate((arm, other)))
     else:
         (one, two), (means, others) = _drawn([arm, other], measure)
     return Estimate.of(one - two, means - others)
@@ -56,19 +57,14 @@ def share_won(arm: PlayedArm, floor: PlayedArm, ceiling: PlayedArm) -> Estimate 
     return Estimate.of((own - low) / (high - low), ((of_arm - of_floor)[way > 0]) / way[way > 0])
 
 
-def _single(arm: PlayedArm, measure: Measure) -> tuple[float, np.ndarray]:
-    (mean,), (drawn,) = _drawn([arm], measure)
-    return mean, drawn
-
-
-def _drawn(arms: Sequence[PlayedArm], measure: Measure) -> tuple[list[float], list[np.ndarray]]:
+def _drawn(arms: Sequence[PlayedArm], measure: Measure, stream: int = 0) -> tuple[list[float], list[np.ndarray]]:
     """Of each arm the mean, and its replicates."""
     values = [values_of(arm, measure) for arm in arms]
     if measure == "spread":
-        return [float(_spread(each.mean(1))) for each in values], _spread_replicates(arms[0], values)
+        return [float(_spread(each.mean(1))) for each in values], _spread_replicates(values, stream)
     sets = _sets(arms[0]) if measure != "log_ratio" else [np.ones(1, bool)]
     weights = np.array([chosen.mean() for chosen in sets])
-    drawn = replicates(values, [arm.result.seeds for arm in arms], sets)
+    drawn = replicates(values, [arm.result.seeds for arm in arms], sets, stream=stream)
     return [float(each.mean()) for each in values], [each @ weights for each in drawn]
 
 
@@ -76,17 +72,10 @@ def _spread(accuracies: np.ndarray) -> np.ndarray:
     return accuracies.std(-1, ddof=1) if accuracies.shape[-1] > 1 else np.zeros(accuracies.shape[:-1])
 
 
-def _spread_replicates(arm: PlayedArm, values: Sequence[np.ndarray]) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    weights = np.zeros((REPLICATES, len(arm.questions)))
-    for chosen in _sets(arm):
-        count = int(chosen.sum())
-        weights[:, chosen] = rng.multinomial(count, np.full(count, 1 / count), REPLICATES) / len(chosen)
-    drawn = []
-    for each in values:
-        seeds = rng.integers(len(each), size=(REPLICATES, len(each)))
-        drawn.append(_spread(np.take_along_axis(weights @ each.T, seeds, 1)))
-    return drawn
+def _spread_replicates(values: Sequence[np.ndarray], stream: int) -> list[np.ndarray]:
+    """Over seeds alone: questions drawn anew would add to what they add to the seeds' differences already."""
+    rng = np.random.default_rng(stream)
+    return [_spread(each.mean(1)[rng.integers(len(each), size=(REPLICATES, len(each)))]) for each in values]
 
 
 def _sets(arm: PlayedArm) -> list[np.ndarray]:

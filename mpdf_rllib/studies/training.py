@@ -56,18 +56,21 @@ class Job:
         config: Its experiment, with one kind of credit.
         algorithm: What trains it.
         seed: Of the training.
+        solutions: The digest of what it is trained on, and measured on meanwhile; see `RecordedTrees.digest`.
     """
 
     config: ExperimentConfig
     algorithm: AlgorithmName
     seed: int
+    solutions: str
 
     @property
     def folder(self) -> Path:
         """Where it lies: of equal policies in one place, whichever study has them trained."""
-        settings = self.config.model_dump(mode="json", include={"questions", "team", "recording", "algorithm"})
-        key = hashlib.sha256(json.dumps([settings, self.algorithm], sort_keys=True).encode()).hexdigest()[:16]
-        return self.config.run_path / run_folder.POLICIES / f"{key}-seed{self.seed}"
+        learned = self.config.algorithm.model_dump(mode="json")
+        settings = (learned, self.config.team.concede, self.algorithm, self.solutions)
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        return self.config.run_path / run_folder.STUDIES / f"{key}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,17 @@ class TrainedPolicy:
     history: list[dict[str, float]]
 
 
-def jobs_of(arm: Arm) -> list[Job]:
-    """The policies that an arm needs, one a seed."""
-    if arm.config.system not in ("policy", "warm start"):
+def jobs_of(arm: Arm, trees: Mapping[str, RecordedTrees]) -> list[Job]:
+    """The policies that an arm needs, one a seed.
+
+    Args:
+        arm: The arm.
+        trees: All solutions of what it is trained on, by `trees_key`.
+    """
+    if arm.config.is_rule:
         return []
-    return [Job(arm.trained, arm.config.algorithm, seed) for seed in range(arm.trained.seeds)]
+    solutions = trees[trees_key(arm.trained)].digest
+    return [Job(arm.trained, arm.config.algorithm, seed, solutions) for seed in range(arm.trained.seeds)]
 
 
 def train(jobs: Iterable[Job], trees: Mapping[str, RecordedTrees], fresh: bool = False) -> None:
@@ -135,7 +144,9 @@ def train(jobs: Iterable[Job], trees: Mapping[str, RecordedTrees], fresh: bool =
 
 def _finish(done: ray.ObjectRef, folder: Path, others: list[ray.ObjectRef]) -> None:
     try:
-        failed = ray.get(done)
+        failed: BaseException | None = ray.get(done)
+    except ray.exceptions.RayTaskError as error:  # a bug
+        failed = error
     except ray.exceptions.RayError as error:
         failed = EngineError(f"the process that trained {folder} was lost; the same command goes on\n{error}")
     if failed is not None:
@@ -179,7 +190,7 @@ def _train(job: Job, given: tuple[dict[str, Any], SolutionTree], folder: Path) -
                 save_policy(written / _POLICY, policies[-1])
                 save_policy(written / _WARM_START, warm_start)
                 run_folder.write(written / _HISTORY, json.dumps(history))
-                if not folder.exists():  # another command may have trained the same
+                if not folder.exists():  # another command may have trained the same meanwhile
                     written.rename(folder)
     except MPDFError as error:
         return error
