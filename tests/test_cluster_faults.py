@@ -2,12 +2,13 @@
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
-from process_fixtures import CONFIG, TIMEOUT, Experiment
+from process_fixtures import CONFIG, ENVIRONMENT, TIMEOUT, Experiment
 from ray.cluster_utils import Cluster
 
 QUESTIONS = CONFIG["questions"] | {"train": 24, "test": 24}
@@ -95,6 +96,14 @@ def two_nodes() -> Iterator[Cluster]:
     cluster.add_node(num_cpus=1)
     yield cluster
     cluster.shutdown()
+
+
+def test_without_an_address_a_command_has_a_ray_of_its_own(two_nodes):
+    started = (
+        "import ray; from mpdf_rllib.cluster import connect; connect(); print(ray.get_runtime_context().gcs_address)"
+    )
+    said = subprocess.run([sys.executable, "-c", started], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() not in ("", two_nodes.address)
 
 
 def test_a_lost_node_costs_the_recording_time_and_nothing_else(tmp_path, two_nodes, monkeypatch):

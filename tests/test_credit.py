@@ -126,7 +126,16 @@ def test_disturbed_rewards_are_those_of_the_policy_with_what_is_said_added():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"terms": []}, {"terms": ["team"]}, {"scale": 0}, {"noise": -1}, {"outliers": 1.5}, {"outliers": np.nan}]
+    "wrong",
+    [
+        {"terms": []},
+        {"terms": ["team"]},
+        {"terms": ["local", "local"]},
+        {"scale": 0},
+        {"noise": -1},
+        {"outliers": 1.5},
+        {"outliers": np.nan},
+    ],
 )
 def test_credit_that_cannot_be_given_is_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):

@@ -1,6 +1,7 @@
 """Claims held against what was measured: statistics against scipy and by hand, verdicts, and a whole study."""
 
 import itertools
+import re
 import subprocess
 import sys
 
@@ -19,12 +20,13 @@ from mpdf_rllib.bootstrap import Estimate
 from mpdf_rllib.envs.debate import PERSIST, REFINE
 from mpdf_rllib.envs.features import DEBATE_FEATURES, NUMBERS
 from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.record import replay
 from mpdf_rllib.studies import statistics
 from mpdf_rllib.studies.claims import FAILS, HOLDS, OPEN, verdict
 from mpdf_rllib.studies.config import ClaimConfig, load_study, packaged_studies
 from mpdf_rllib.studies.page import with_section
 from mpdf_rllib.studies.playing import PlayedArm
-from mpdf_rllib.studies.training import jobs_of
+from mpdf_rllib.studies.training import jobs_of, trees_key
 from mpdf_rllib.studies.training_cost import training_tokens
 
 SETS = ["easy"] * 60 + ["hard"] * 30
@@ -113,9 +115,22 @@ def test_training_asks_for_what_its_debates_visit_and_for_groups_of_actions_for_
 
 
 def test_arms_on_other_questions_are_compared_without_pairs():
-    other = PlayedArm(FAIR.result, [f"other{i}" for i in range(len(SETS))], SETS, [])
-    paired, apart = (statistics.difference(GOOD, each, "accuracy") for each in (FAIR, other))
-    assert paired.mean == apart.mean > 0
+    other = PlayedArm(GOOD.result, [f"other{i}" for i in range(len(SETS))], SETS, [])
+    assert statistics.difference(GOOD, GOOD, "accuracy") == (0, 0, 0)
+    apart, alone = statistics.difference(GOOD, other, "accuracy"), statistics.estimate(GOOD, "accuracy")
+    assert apart.mean == 0
+    assert (apart.high - apart.low) / (alone.high - alone.low) == pytest.approx(2**0.5, rel=0.1)
+
+
+def test_the_interval_of_the_spread_is_of_the_seeds():
+    rng, held = np.random.default_rng(5), 0
+    for number in range(60):
+        seeds = np.clip(0.7 + 0.05 * rng.normal(size=10), 0, 1)
+        correct = np.random.default_rng(number).random((10, 2000)) < seeds[:, None]
+        many = PlayedArm(system("arm", *correct), [f"q{i}" for i in range(2000)], ["all"] * 2000, [])
+        found = statistics.estimate(many, "spread")
+        held += found.low <= (0.05**2 + 0.7 * 0.3 / 2000) ** 0.5 <= found.high
+    assert 40 < held < 60  # percentile intervals of ten are too narrow, and not too wide
 
 
 @pytest.mark.parametrize(
@@ -134,6 +149,7 @@ def test_arms_on_other_questions_are_compared_without_pairs():
         ("equal", (0.03, 0.02, 0.04), FAILS),
         ("equal", (-0.03, -0.04, -0.02), FAILS),
         ("equal", (0.015, 0.005, 0.02), OPEN),
+        ("more", (np.nan, np.nan, np.nan), OPEN),
     ],
 )
 def test_verdicts(expected, gap, said):
@@ -141,10 +157,28 @@ def test_verdicts(expected, gap, said):
     assert verdict(claim, Estimate(*gap)) == said
 
 
+def test_an_equal_measure_other_than_accuracy_says_what_is_equal():
+    claim = {"says": "so", "source": "ours", "arm": "a", "expected": "equal", "than": "b"}
+    assert ClaimConfig(**claim).margin == 0.01
+    with pytest.raises(ValueError, match="within: missing"):
+        ClaimConfig(**claim, measure="spread")
+
+
+def test_a_page_that_is_another_is_not_replaced():
+    with pytest.raises(ValueError):
+        with_section("# Another page\n", "tau", "text\n", [])
+
+
 def test_a_section_takes_its_place_on_the_page_and_leaves_the_others():
     order = ["first", "second", "third"]
     page = ""
-    for name, text in (("third", "3\n"), ("first", "1\n"), ("own", "o\n"), ("second", "2\n"), ("first", "one\n")):
+    for name, text in (
+        ("third", "3\n"),
+        ("first", "1\n"),
+        ("one of mine", "o\n"),
+        ("second", "2\n"),
+        ("first", "one\n"),
+    ):
         page = with_section(page, name, text, order)
     texts = ["one", "2", "3", "o"]
     assert [line for line in page.splitlines() if line in (*texts, "1")] == texts
@@ -158,7 +192,6 @@ def test_packaged_studies_have_ten_seeds_and_arms_that_differ(path):
     for one, two in itertools.combinations(study.arms, 2):
         same = one.trained == two.trained and one.played == two.played
         assert not same or one.config != two.config, f"{one.name} is {two.name}"
-    assert {claim.source for claim in study.config.claims}
 
 
 STUDY = {
@@ -189,12 +222,15 @@ STUDY = {
             "says": "It goes",
             "source": "ours",
             "arm": "PPO",
-            "expected": "equal",
+            "expected": "more",
             "than": "GRPO",
             "measure": "log_ratio",
         },
     ],
 }
+
+
+CLAIM = STUDY["claims"][0]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +239,17 @@ STUDY = {
         ({"reference": "GRPO2"}, "'GRPO2' is no arm; there are warm start, PPO"),
         ({"arms": {"SoftRankPO": {"system": "plurarity"}}}, "'plurarity': known: policy, warm start, plurality"),
         ({"set": {"algorithm.taw": 1}}, "algorithm.taw: unknown key; did you mean tau?"),
-        ({"titel": "Another"}, "titel"),
+        ({"titel": "Another"}, "titel: unknown key; did you mean title?"),
+        (
+            {"arms": {"SoftRankPO": {"algoritm": "GRPO"}}},
+            "SoftRankPO.algoritm: unknown key; did you mean algorithm?",
+        ),
+        ({"arms": {"SoftRankPO": {"system": "oracle", "answer": "calibrated vote"}}}, "oracle is a rule"),
+        ({"arms": {"SoftRankPO": {"test": {"algorithm.tau": 1}}}}, "algorithm.tau: it says how a policy learns"),
+        ({"claims": [CLAIM | {"than": "SoftRankPO"}]}, "compares SoftRankPO with itself"),
+        ({"claims": [CLAIM | {"than": "oracle", "measure": "persist"}]}, "oracle is a rule"),
+        ({"claims": [CLAIM | {"than": "vote", "measure": "log_ratio"}]}, "played as they are trained"),
+        ({"set": {"seeds": 1}}, "seeds: 1: intervals over seeds need two"),
         ({"set": {"algorithm.credits": {"step": {}, "outcome": {}}}}, "an arm has one; give one"),
         ({"set": {"algorithm.policies": "per_agent"}}, "per_agent: all agents of an arm share a policy"),
     ],
@@ -230,7 +276,7 @@ def test_a_study_that_is_not_there_names_those_that_are():
         load_study("objective")
 
 
-def test_a_whole_study_trains_what_training_trains_and_only_once(tmp_path, tmp_path_factory):
+def test_a_whole_study_trains_what_training_trains_and_only_once(tmp_path):
     experiment = Experiment(tmp_path, CONFIG)
     path, page = tmp_path / "study.yaml", tmp_path / "docs" / "page.md"
     path.write_text(yaml.safe_dump(STUDY, sort_keys=False))
@@ -246,21 +292,28 @@ def test_a_whole_study_trains_what_training_trains_and_only_once(tmp_path, tmp_p
     written = page.read_text()
     for claim in STUDY["claims"]:
         assert f"- {claim['says']} (" in said and f"- {claim['says']} (" in written
-    assert "What is better?" in written and "2 seeds; 12 training and 12 test questions" in written
+    assert "What is better?" in written and "2 seeds; 12 training and 6 or 12 test questions" in written
     assert all(f"| {name} |" in written for name in STUDY["arms"])
     assert "| SoftRankPO | multiplication |" in written
-    policies = {folder: folder.stat().st_mtime_ns for folder in (experiment.run / "policies").iterdir()}
+    final = re.findall(r"\| SoftRankPO \|.* (\.?\d+) ± [\d.]+ \|\n", written)[0]
+    assert written.count(f"| SoftRankPO | {final} [") == 1, "curves end with what is in the table"
+    policies = {folder: folder.stat().st_mtime_ns for folder in (experiment.run / "studies").iterdir()}
     assert len(policies) == 3 * 2, "other answers and other test questions need no other policy"
 
     run()
     assert page.read_text() == written
-    assert {folder: folder.stat().st_mtime_ns for folder in (experiment.run / "policies").iterdir()} == policies
+    assert {folder: folder.stat().st_mtime_ns for folder in (experiment.run / "studies").iterdir()} == policies
 
-    same = Experiment(tmp_path_factory.mktemp("same"), CONFIG)
-    same.finish("train", "--set", "algorithm.iterations=2")
+    experiment.finish("train", "--set", "algorithm.iterations=2")
     overrides = [f"run_folder={experiment.run}", f"recording={experiment.recording}"]
-    arms = {each.name: each for each in load_study(str(path), overrides).arms}
-    for seed, job in enumerate(jobs_of(arms["SoftRankPO"])):
+    (arm,) = (each for each in load_study(str(path), overrides).arms if each.name == "SoftRankPO")
+    for seed, job in enumerate(jobs_of(arm, {trees_key(arm.trained): replay(arm.trained)})):
+        assert job.folder in policies
         ours = load_file(job.folder / "policy" / "model.safetensors")
-        tunes = load_file(same.run / "policies" / f"step-seed{seed}" / "model.safetensors")
+        tunes = load_file(experiment.run / "policies" / f"step-seed{seed}" / "model.safetensors")
         assert all((ours[name] == tunes[name]).all() for name in ours | tunes)
+
+    run("--fresh", "--set=seeds=3")
+    after = {folder: folder.stat().st_mtime_ns for folder in (experiment.run / "studies").iterdir()}
+    assert len(after) == 3 * 3 and not {*after.items()} & {*policies.items()}
+    assert "3 seeds" in page.read_text() and "in all arms algorithm.iterations 2, " in page.read_text()
