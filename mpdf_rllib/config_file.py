@@ -20,8 +20,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
 
     Args:
         path: A YAML file. Its key `extends`, a path from its folder, names a file whose values it has where it gives
-            none of its own, section by section; null takes one of its values out. Of an engine of another kind it has
-            nothing.
+            none of its own, section by section; null takes one of its values, or a whole section, out. Of an engine of
+            another kind it has nothing.
         overrides: "a.b=c" settings that replace the file's, values in YAML.
 
     Raises:

@@ -118,13 +118,13 @@ def test_null_takes_a_value_out_and_another_kind_of_engine_has_nothing_of_the_fi
     )
     own = tmp_path / "own.yaml"
     own.write_text(
-        "extends: base.yaml\nengine: {kind: vllm}\nalgorithm: {credits: {step: {tie_tolerance: 1}}}\n"
+        "extends: base.yaml\nengine: {kind: vllm}\nalgorithm: {credits: {step: {tie_tolerance: 1}, outcome: null}}\n"
         "questions: {families: null, benchmark: gsm8k}\n"
     )
     config = load_config(own)
     assert config.engine == VLLMConfig()
     assert config.questions.benchmark == "gsm8k"
-    assert config.algorithm.credits["step"] == CreditConfig(token_price=1, tie_tolerance=1)
+    assert config.algorithm.credits == {"step": CreditConfig(token_price=1, tie_tolerance=1)}
 
 
 @pytest.mark.parametrize(
