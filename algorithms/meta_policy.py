@@ -113,16 +113,16 @@ class MetaPolicyNetwork(nn.Module):
             )
             heard = heard.squeeze(1)
         else:
-            heard = _mean(key_value, mask)
+            heard = masked_mean(key_value, mask)
         context = self.context(torch.cat([query, heard], -1))
         return self.score(context.unsqueeze(1) + self.action_type(kinds) + self.candidate(starts_from)).squeeze(-1)
 
     def _linear(self, own: Tensor, peers: Tensor, mask: Tensor, starts_from: Tensor, kinds: Tensor) -> Tensor:
-        state = torch.cat([own, _mean(peers, mask)], -1).unsqueeze(1).expand(-1, len(kinds), -1)
+        state = torch.cat([own, masked_mean(peers, mask)], -1).unsqueeze(1).expand(-1, len(kinds), -1)
         return (torch.cat([state, starts_from], -1) * self.weights(kinds)).sum(-1) + self.bias(kinds).squeeze(-1)
 
 
-def _mean(values: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Over those peers that exist: (B, P, D) and (B, P) -> (B, D)."""
     return (values * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 

@@ -56,15 +56,18 @@ def add_team(arguments: argparse.ArgumentParser) -> None:
     add_overrides(arguments)
 
 
-def add_overrides(arguments: argparse.ArgumentParser) -> None:
-    """Adds --set, of commands that take the config of a run."""
+def add_overrides(
+    arguments: argparse.ArgumentParser,
+    said: str = "replace a value of the run's config, such as where its models run or its recording lies",
+) -> None:
+    """Adds --set, of commands that take the config of a run, or of something else that the help then says."""
     arguments.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="a.b=c",
         dest="overrides",
-        help="replace a value of the run's config, such as where its models run or its recording lies",
+        help=said,
     )
 
 

@@ -73,14 +73,7 @@ def _arguments() -> argparse.ArgumentParser:
         description="Train and play what claims are about. The same command again goes on where it stopped.",
     )
     arguments.add_argument("names", nargs="*", metavar="NAME", help=f"{names}, or the path of a study; all by default")
-    arguments.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="a.b=c",
-        dest="overrides",
-        help="replace a value of all arms, but what an arm sets by itself",
-    )
+    cli.add_overrides(arguments, "replace a value of all arms, but not an arm's own")
     arguments.add_argument("--results", default="docs/results.md", metavar="FILE", help="the page; docs/results.md")
     cli.add_fresh(arguments)
     return arguments

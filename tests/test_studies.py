@@ -190,8 +190,10 @@ def test_packaged_studies_have_ten_seeds_and_arms_that_differ(path):
     study = load_study(path.stem)
     assert study.experiment.seeds >= 10
     for one, two in itertools.combinations(study.arms, 2):
-        same = one.trained == two.trained and one.played == two.played
-        assert not same or one.config != two.config, f"{one.name} is {two.name}"
+        first, second = (
+            (a.trained, a.played, a.config.system, a.config.algorithm, a.config.answer) for a in (one, two)
+        )
+        assert first != second, f"{one.name} is {two.name}"
 
 
 STUDY = {

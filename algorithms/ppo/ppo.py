@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mpdf_rllib.algorithms.checkpoints import load_module
 from mpdf_rllib.algorithms.debate_settings import set_up_for_debates
-from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
+from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork, masked_mean
 from mpdf_rllib.errors import DataError
 
 _OF_NETWORK = ("dim", "heads", "left_out", "network")
@@ -47,8 +47,7 @@ class PPOMetaPolicyRLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     @override(ValueFunctionAPI)
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
         own, peers, mask = (batch[Columns.OBS][key] for key in ("own", "peers", "peer_mask"))
-        heard = (peers * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-        return self.critic(torch.cat([own, heard], -1)).squeeze(-1)
+        return self.critic(torch.cat([own, masked_mean(peers, mask)], -1)).squeeze(-1)
 
 
 def ppo_config(warm_start: str | Path) -> PPOConfig:
