@@ -51,6 +51,15 @@ _LIKELIHOOD = (
     Feature("min_probability", 0, 1, "z_lp", "[ours] z_lp: exp of the smallest token log-probability"),
     Feature("answer_probability", 0, 1, "z_lp", "[ours] z_lp: exp of the mean over the answer's own tokens"),
 )
+_PEERS = (
+    Feature(
+        "peer_probability",
+        0,
+        1,
+        "z_peer",
+        "[ours] z_peer: exp of the text's mean token log-probability as the other agents' first answer, their mean",
+    ),
+)
 _CHAIN = (
     Feature("depth", 0, 1, "chain", "[ours] refinements before it / rounds"),
     Feature("repeats_parent", 0, 1, "chain", "[ours] the refinement kept its draft's answer"),
@@ -69,7 +78,10 @@ IS_TARGET = -1
 
 
 def solution_table(
-    kinds: Collection[Kind] = frozenset[Kind](["number"]), self_report: bool = False, agents: Sequence[Hashable] = ()
+    kinds: Collection[Kind] = frozenset[Kind](["number"]),
+    self_report: bool = False,
+    agents: Sequence[Hashable] = (),
+    peer_likelihood: bool = False,
 ) -> FeatureTable:
     """The entries of z that belong to one solution.
 
@@ -77,12 +89,14 @@ def solution_table(
         kinds: Of the questions: choices are told one-hot, all else as a scalar, of a program its lines.
         self_report: Whether models report on their reasoning; it is measured all the same.
         agents: Who may have written it: where they differ, it is told who did.
+        peer_likelihood: Whether it is told how likely the other agents find it.
     """
     answer = (*([_SCALAR] if set(kinds) - {"choice"} else []), *(_CHOICES if "choice" in kinds else ()))
     authors = range(len(agents) if len(set(agents)) > 1 else 0)
     author = tuple(Feature(f"author_{i}", 0, 1, "author", f"[ours] agent {i} wrote it") for i in authors)
     report = REPORT_FEATURES if self_report else ()
-    return (_VALID, *answer, *_PROFILE, *report, *_CRITIC, *_LIKELIHOOD, *_CHAIN, *author)
+    peers = _PEERS if peer_likelihood else ()
+    return (_VALID, *answer, *_PROFILE, *report, *_CRITIC, *_LIKELIHOOD, *peers, *_CHAIN, *author)
 
 
 NUMBERS = solution_table()
@@ -148,6 +162,11 @@ def critic_features(critic: Generation | None) -> dict[str, float]:
     correct = 1 / (1 + math.exp(min(wrong - right, 700)))
     entropy = -sum(p * math.log2(p) for p in (correct, 1 - correct) if p > 0)
     return {"critic_correct": correct, "critic_entropy": entropy}
+
+
+def peer_features(scored: Sequence[Generation]) -> dict[str, float]:
+    """z_peer of what scored a text as other agents' answer, each with a log-probability a token; 0 without text."""
+    return {"peer_probability": float(np.mean([np.exp(np.mean(each.word_logprobs)) for each in scored] or [0.0]))}
 
 
 def free_logprobs(generation: Generation) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """A solution: a generation parsed into what the debate and the policy need of it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from mpdf_rllib.envs.features import (
     free_logprobs,
     likelihood_features,
     measured_profile,
+    peer_features,
 )
 from mpdf_rllib.envs.self_report import is_cut_off, read_report, report_features
 from mpdf_rllib.questions import Question
@@ -31,7 +33,7 @@ class Solution:
         confidence: Geometric mean of the token probabilities, in [0, 1], of a report those that its schema did not
             force; 0 where unparsed.
         features: float32, shape (F,): the entries of z that `features.solution_table` names.
-        tokens: Tokens of the solution and its critic: prompt, of which cached, generated.
+        tokens: Tokens of the solution, and of what judged it: prompt, of which cached, generated.
     """
 
     text: str
@@ -52,6 +54,7 @@ def make_solution(
     author: int = 0,
     asked_to_report: bool = False,
     table: FeatureTable = NUMBERS,
+    peers: Sequence[Generation] = (),
 ) -> Solution:
     """Parses a generation.
 
@@ -65,6 +68,7 @@ def make_solution(
         author: The agent that wrote it.
         asked_to_report: Whether the text is a self-report, or was to be one.
         table: Which entries its features have.
+        peers: What scored its text as each other agent's answer, if the team asks for that.
     """
     checker = question.checker
     report = read_report(generation.text) if asked_to_report else None
@@ -82,11 +86,12 @@ def make_solution(
         **report_features(report),
         **critic_features(critic),
         **likelihood_features(generation, logprobs, span if answer else None),
+        **peer_features(peers),
         "depth": depth_share,
         "repeats_parent": draft is not None and canonical is not None and checker.same(draft, canonical),
         f"author_{author}": 1.0,
     }
-    calls = [generation] if critic is None else [generation, critic]
+    calls = [generation, *([] if critic is None else [critic]), *peers]
     return Solution(
         text=generation.text,
         answer=canonical,

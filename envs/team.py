@@ -5,7 +5,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mpdf_rllib.engine.types import Engine, GenerationRequest, Message, Position, SamplingParameters
+from mpdf_rllib.engine.types import (
+    Engine,
+    Generation,
+    GenerationRequest,
+    Message,
+    Position,
+    SamplingParameters,
+    generate_many,
+)
 from mpdf_rllib.envs.debate_batch import Concede
 from mpdf_rllib.envs.features import FeatureTable, solution_table
 from mpdf_rllib.envs.self_report import REPORT_TOKENS, report_instruction, report_schema
@@ -55,6 +63,8 @@ class Team:
         concede: Whom an agent may concede to; see `debate_batch.Concede`.
         refine_samples: Refinements of a solution by one agent, at least 1: the reward of Refine is their mean, and the
             one that an agent gets is drawn [ours; 1 in the paper].
+        peer_likelihood: Each solution is also scored by all other agents, as their own first answer; how likely they
+            find it is a part of the state [ours].
         self_report: Each solution is one JSON object, with the model's report on its reasoning, which is a part of the
             state [paper].
         refiner: Whose model and prompt refine a solution that was conceded to: its author's, or the agent's own [ours].
@@ -67,6 +77,7 @@ class Team:
     refine_samples: int = 1
     refiner: Refiner = "author"
     self_report: bool = False
+    peer_likelihood: bool = False
 
     @property
     def members(self) -> tuple[Agent, ...]:
@@ -75,7 +86,8 @@ class Team:
 
     def table(self, questions: Iterable[Question]) -> FeatureTable:
         """The features of this team's solutions to such questions: their author is one where the agents differ."""
-        return solution_table({question.kind for question in questions}, self.self_report, self.members)
+        kinds = {question.kind for question in questions}
+        return solution_table(kinds, self.self_report, self.members, self.peer_likelihood)
 
     def tree(self, questions: Iterable[Question], table: FeatureTable | None = None) -> SolutionTree:
         """An empty tree for every debate of this team.
@@ -234,6 +246,7 @@ class Team:
             critic = await engine.generate(
                 GenerationRequest(judged, SamplingParameters(), position, words, model=agent.model)
             )
+        peers = await self._peers(engine, question, author, generation.text) if self.peer_likelihood else []
         return await checking(
             question,
             make_solution,
@@ -246,7 +259,23 @@ class Team:
             author,
             self.self_report,
             table,
+            peers,
         )
+
+    async def _peers(self, engine: Engine, question: Question, author: int, text: str) -> list[Generation]:
+        """How likely a text is as each other agent's first answer: not a draw, so that equal texts are scored once."""
+        others = [other for other in range(len(self.members)) if other != author] if text else []
+        requests = [
+            GenerationRequest(
+                self.answer_prompt(other, question),
+                SamplingParameters(),
+                Position(question.id, other),
+                model=self.members[other].model,
+                continuation=text,
+            )
+            for other in others
+        ]
+        return await generate_many(engine, requests)
 
     def _sampling(self, agent: Agent, question: Question, max_tokens: int) -> SamplingParameters:
         if self.self_report:

@@ -1,6 +1,6 @@
 """The config of an experiment: one schema that all commands read, and tuned_examples/ are written in."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -20,7 +20,7 @@ from mpdf_rllib.envs.features import DEBATE_FEATURES, FeatureTable, entries_of, 
 from mpdf_rllib.envs.team import Agent, Refiner, Team
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.prompts import resolved_prompts
-from mpdf_rllib.questions import Question, Split
+from mpdf_rllib.questions import Kind, Question, Split
 from mpdf_rllib.questions.config import QuestionsConfig
 from mpdf_rllib.section import Section
 from mpdf_rllib.sweep_config import SweepConfig, settings_of
@@ -81,6 +81,9 @@ class TeamConfig(Section):
     self_report: bool = False
     """Whether the model also reports on its reasoning, in one JSON object with its answer, as the paper's reasoning
     profile; it is measured from the text in either case."""
+    peer_likelihood: bool = False
+    """Whether each solution is also scored by all other agents, as their own first answer; how likely they find it is a
+    part of the state [ours]."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     """Of sampling; at 0 the most probable token is taken."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -113,6 +116,10 @@ class TeamConfig(Section):
         """Solutions in a question's tree, which holds every debate about it."""
         below = self.refine_samples * (self.size if self.refiner == "actor" else 1)
         return self.size * sum(below**depth for depth in range(self.rounds + 1))
+
+    def table(self, kinds: Collection[Kind]) -> FeatureTable:
+        """The features of a solution to questions of such kinds."""
+        return solution_table(kinds, self.self_report, self.members, self.peer_likelihood)
 
     @property
     def size(self) -> int:
@@ -262,7 +269,7 @@ class ExperimentConfig(Section):
         if {"questions", "team"} <= info.data.keys():
             team, kinds = info.data["team"], {kind for _, kind in info.data["questions"].prompts}
             try:
-                entries_of(algorithm.left_out, solution_table(kinds, team.self_report, team.members) + DEBATE_FEATURES)
+                entries_of(algorithm.left_out, team.table(kinds) + DEBATE_FEATURES)
             except ConfigError as error:
                 raise ValueError(str(error)) from error
         return algorithm
@@ -274,9 +281,8 @@ class ExperimentConfig(Section):
             team, left_out = info.data["team"], info.data["algorithm"].left_out
             for name, questions in compare.sets.items():
                 kinds = {kind for _, kind in questions.prompts}
-                table = solution_table(kinds, team.self_report, team.members) + DEBATE_FEATURES
                 try:
-                    entries_of(left_out, table)
+                    entries_of(left_out, team.table(kinds) + DEBATE_FEATURES)
                 except ConfigError as error:
                     raise ValueError(f"set {name}: {error}") from error
         return compare
@@ -347,8 +353,7 @@ class ExperimentConfig(Section):
     @property
     def feature_table(self) -> FeatureTable:
         """The features of a solution."""
-        kinds = {kind for _, kind in self.questions.prompts}
-        return solution_table(kinds, self.team.self_report, self.team.members)
+        return self.team.table({kind for _, kind in self.questions.prompts})
 
     @property
     def serving_cpus(self) -> int:

@@ -21,7 +21,8 @@ class Lengths:
     Attributes:
         prompt: Of a solution.
         generated: For a solution.
-        verdict_prompt: Of the critic's request about a solution, for which nothing is generated.
+        verdict_prompt: Of a request that judges a solution, the critic's or another agent's, for which nothing is
+            generated.
         cached_share: Of all prompt tokens, what the prefix cache holds already, in [0, 1].
     """
 
@@ -38,7 +39,8 @@ class Demand:
     Attributes:
         questions: Training and held-out ones.
         solutions: Nodes of all trees, and the first answers beyond them.
-        requests: Of the engine, verdicts among them; each is a row of the recording.
+        requests: Of the engine, verdicts among them; each is a row of the recording. Equal texts are scored by other
+            agents once, but counted each.
         prompt_tokens: Of all requests.
         cached_tokens: Those of them that the prefix cache holds.
         generated_tokens: Of all requests.
@@ -58,17 +60,16 @@ def demand(team: TeamConfig, train: int, test: int, lengths: Lengths) -> Demand:
     """What is recorded about `train` training and `test` held-out questions."""
     beyond = max(FRESH_SAMPLES - team.size, 0)
     solutions = (train + test) * team.solutions + test * beyond
-    verdict_prompt = lengths.verdict_prompt if team.critic else 0
-    calls = 2 if team.critic else 1
-    prompt_tokens = solutions * (lengths.prompt + verdict_prompt)
+    verdicts = team.critic + team.peer_likelihood * (team.size - 1)
+    prompt_tokens = solutions * (lengths.prompt + verdicts * lengths.verdict_prompt)
     return Demand(
         questions=train + test,
         solutions=solutions,
-        requests=solutions * calls,
+        requests=solutions * (1 + verdicts),
         prompt_tokens=prompt_tokens,
         cached_tokens=prompt_tokens * lengths.cached_share,
         generated_tokens=solutions * lengths.generated,
-        depth=(team.rounds + 1) * calls,
+        depth=(team.rounds + 1) * (1 + team.critic + team.peer_likelihood),
     )
 
 

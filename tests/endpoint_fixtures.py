@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -116,6 +117,9 @@ class ScriptedServer:
             logprobs = None if "logprobs" in self.lacks else {"content": content}
             choice: dict = {"message": {"role": "assistant", "content": text}}
         else:
+            if body.get("echo"):
+                words = re.findall(r"\s*\S+", body["prompt"])
+                tokens = [("<s>", None), *((word, -len(word) / 8) for word in words), (" more", -0.5)]
             names, values = zip(*tokens, strict=True)
             logprobs = {"tokens": names, "token_logprobs": values, "top_logprobs": [ids]}
             choice = {"text": text}

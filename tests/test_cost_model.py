@@ -43,13 +43,16 @@ LENGTHS = Lengths(prompt=40, generated=3, verdict_prompt=72, cached_share=0.25)
         {"agents": 2, "rounds": 2, "critic": True, "refine_samples": 3},
         {"agents": 3, "rounds": 2, "critic": False, "refiner": "actor"},
         {"agents": 2, "rounds": 3, "critic": True, "refine_samples": 2, "refiner": "actor"},
+        {"critic": True, "peer_likelihood": True},
+        {"agents": 4, "rounds": 1, "critic": False, "peer_likelihood": True},
     ],
 )
 def test_what_is_predicted_is_what_an_engine_is_asked(tmp_path, settings):
     asked: Counter[str] = Counter()
 
     def respond(request: GenerationRequest) -> Generation:
-        generation = VERDICT if request.score_words else ANSWER
+        own = dataclasses.replace(ANSWER, text=f"= 3 {request.position}")  # equal texts are scored once
+        generation = VERDICT if request.scores else own
         asked.update(
             requests=1,
             prompt=generation.prompt_tokens,

@@ -89,6 +89,36 @@ def test_the_critic_is_paid_for_too():
     assert critic == pytest.approx(expit(2.3))
 
 
+def test_what_the_others_find_likely_is_told_and_paid_for():
+    script = Script()
+    team = Team(critic=False, peer_likelihood=True)
+    debates = script.debates(team)
+    debates.reset([0])
+    debates.step([[PERSIST, REFINE, PERSIST]])
+    (refined,) = [request for request in script.requests if not request.scores and request.position.depth == 1]
+    judges = [r for r in script.requests if r.continuation == " 12 * 4 = 48" and r.position.root != 1]
+    # Of agent 1's first answer and of its refinement, which are the same text.
+    assert [r.position for r in judges] == [Position("pens", 0), Position("pens", 2)] * 2
+    assert {r.prompt for r in judges} == {team.answer_prompt(other, PENS) for other in (0, 2)}
+    assert refined.position.author == 1
+
+    probability = (np.exp(np.mean([-0.5, -0.25])) + np.exp(np.mean([-1.5, -0.25]))) / 2
+    entry = [feature.name for feature in team.table([PENS])].index("peer_probability")
+    assert debates.tree.solution(0, 5).features[entry] == pytest.approx(probability)
+    nodes = sum(2**node for node in (0, 4, 5, 8))
+    assert debates.tokens.tolist() == [[nodes + 4 * 2 * 2**20, 0, nodes]]
+
+
+def test_an_empty_text_is_judged_by_nobody():
+    team = Team(critic=False, peer_likelihood=True)
+    silent = ScriptedEngine(lambda request: scripted("", 0.5, 0))
+    tree = team.tree([PENS])
+    asyncio.run(team.fill(silent, tree, [(0, 0)]))
+    assert silent.requests == 1
+    entry = [feature.name for feature in tree.table].index("peer_probability")
+    assert tree.solution(0, 0).features[entry] == 0
+
+
 def test_a_step_asks_for_what_was_chosen_and_rewards_for_every_refinement():
     script = Script()
     debates = script.debates(Team(critic=False))

@@ -31,6 +31,9 @@ REQUESTS = {
     "text": GenerationRequest("Q: 3 * 4?\nA: 3 * 4 = 12\nQ: 5 * 6?\nA:", GREEDY, Position("text", 0)),
     "chat": GenerationRequest(CHAT, GREEDY, Position("chat", 0)),
     "words": GenerationRequest("Is 3 * 4 = 12?\nVerdict:", GREEDY, Position("words", 0), (" Correct", " Incorrect")),
+    "continuation": GenerationRequest(
+        "Q: 5 * 6?\nA:", GREEDY, Position("continuation", 0), continuation=" 5 * 6 = 30, naïvely"
+    ),
     "chat words": GenerationRequest(CHAT, GREEDY, Position("chat words", 0), ("Correct", "Incorrect")),
     "schema": GenerationRequest("Q: 3 * 4?\nA: 3 * 4 = 12\nQ: 5 * 6?\nA:", FITTING, Position("schema", 0)),
     "chat schema": GenerationRequest(CHAT, FITTING, Position("chat schema", 0)),

@@ -17,12 +17,15 @@ from scipy.stats import mannwhitneyu
 
 from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.bootstrap import Estimate
+from mpdf_rllib.envs.answer_classes import UNPARSED
 from mpdf_rllib.envs.debate import PERSIST, REFINE
 from mpdf_rllib.envs.features import DEBATE_FEATURES, NUMBERS
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.record import replay
+from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.studies import statistics
 from mpdf_rllib.studies.claims import FAILS, HOLDS, OPEN, verdict
+from mpdf_rllib.studies.confidence import confidences_of
 from mpdf_rllib.studies.config import ClaimConfig, load_study, packaged_studies
 from mpdf_rllib.studies.page import with_section
 from mpdf_rllib.studies.playing import PlayedArm
@@ -63,7 +66,9 @@ def test_the_probability_of_improvement_is_mann_whitneys():
     assert statistics.probability_of_improvement(GOOD, GOOD).mean == 0.5
 
 
-@pytest.mark.parametrize("measure", ["accuracy", "generated_tokens", "persist", "refine", "concede", "spread"])
+@pytest.mark.parametrize(
+    "measure", ["accuracy", "tokens", "generated_tokens", "persist", "refine", "concede", "spread"]
+)
 def test_an_arm_differs_in_nothing_from_itself(measure):
     assert statistics.difference(GOOD, GOOD, measure).mean == 0
     if measure != "spread":  # whose seeds are drawn apart
@@ -73,6 +78,7 @@ def test_an_arm_differs_in_nothing_from_itself(measure):
 def test_estimates_are_means_in_intervals_of_the_standard_error():
     for measure, expected in (
         ("accuracy", GOOD.result.correct.mean()),
+        ("tokens", GOOD.result.tokens[0] + 10),
         ("generated_tokens", 10),
         ("spread", GOOD.result.correct.mean(1).std(ddof=1)),
     ):
@@ -92,6 +98,37 @@ def test_the_share_won_is_of_the_way_from_floor_to_ceiling():
     assert found.mean == pytest.approx((own - low) / (high - low)) and found.low < found.mean < found.high
     assert statistics.share_won(floor, floor, ceiling) == (0, 0, 0)
     assert statistics.share_won(GOOD, floor, floor) is None, "there is no way"
+
+
+def test_confidences_are_held_against_correctness():
+    rng = np.random.default_rng(0)
+    train, test = (random_tree(rng, agents=3, rounds=2, questions=40) for _ in range(2))
+    entry = [feature.name for feature in test.table].index("critic_correct")
+    test.features[..., entry] = test.correct + rng.normal(0, 0.5, test.correct.shape)
+    found = {each.name: each for each in confidences_of(RecordedTrees(train, test, test))}
+
+    roots = [0, 3, 6]
+    assert found["mean log-probability"].of_all.mean == pytest.approx(roc_auc(test.correct, test.confidence))
+    assert found["critic"].of_first.mean == pytest.approx(
+        roc_auc(test.correct[:, roots], test.features[:, roots, entry])
+    )
+    assert 0.7 < found["critic"].of_all.low < found["critic"].of_all.mean < found["critic"].of_all.high < 1
+
+    share = np.zeros((40, 3))
+    for q, first in itertools.product(range(40), range(3)):
+        own, *below = test.answer_class[q, 3 * first : 3 * first + 3]
+        share[q, first] = np.mean([own == other for other in below]) if own != UNPARSED else 0
+    agreement = found["agreement of its refinements"]
+    assert agreement.of_first.mean == pytest.approx(roc_auc(test.correct[:, roots], share))
+    assert agreement.of_all is None
+    assert found["mean log-probability"].generated == pytest.approx(test.tokens[..., 2].mean())
+    assert agreement.tokens == pytest.approx(3 * (test.tokens[..., 0] + test.tokens[..., 2]).mean())
+    for fitted in ("all of a solution's z, logistic", "all of a solution's z, boosted"):
+        assert 0.3 < found[fitted].of_all.mean < 1
+
+
+def roc_auc(correct: np.ndarray, score: np.ndarray) -> float:
+    return mannwhitneyu(score[correct], score[~correct]).statistic / (correct.sum() * (~correct).sum())
 
 
 @pytest.mark.parametrize("agents", [2, 4])
@@ -213,7 +250,9 @@ STUDY = {
         "other test": {"test": {"questions.families": ["addition"], "questions.test": 6}},
         "plurality": {"system": "plurality"},
         "oracle": {"system": "oracle"},
+        "LLM-Debate": {"system": "LLM-Debate"},
     },
+    "confidences": True,
     "reference": "SoftRankPO",
     "curves": ["accuracy", "log_ratio"],
     "headroom": {"floor": "plurality", "ceiling": "oracle"},
@@ -297,6 +336,7 @@ def test_a_whole_study_trains_what_training_trains_and_only_once(tmp_path):
     assert "What is better?" in written and "2 seeds; 12 training and 6 or 12 test questions" in written
     assert all(f"| {name} |" in written for name in STUDY["arms"])
     assert "| SoftRankPO | multiplication |" in written
+    assert written.count("| agreement of its refinements |") == 2, "of each set of solutions once"
     final = re.findall(r"\| SoftRankPO \|.* (\.?\d+) ± [\d.]+ \|\n", written)[0]
     assert written.count(f"| SoftRankPO | {final} [") == 1, "curves end with what is in the table"
     policies = {folder: folder.stat().st_mtime_ns for folder in (experiment.run / "studies").iterdir()}

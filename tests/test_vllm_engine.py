@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import signal
 import jsonschema
 import pytest
 
-from mpdf_rllib.engine import GenerationRequest, Position, SamplingParameters, generate_many, run
+from mpdf_rllib.engine import Generation, GenerationRequest, Position, SamplingParameters, generate_many, run
 from mpdf_rllib.engine.check import check_generation
 from mpdf_rllib.engine.models import PACKAGED_MODEL
 from mpdf_rllib.engine.vllm_engine import VLLMEngine
@@ -67,6 +68,27 @@ def test_words_are_scored(vllm_engine: VLLMEngine) -> None:
     assert len(probabilities) == 3
     assert sum(probabilities) <= 1 + 1e-6
     assert len(set(probabilities)) == 3
+
+
+def test_a_text_is_scored_as_the_continuation_that_it_was(vllm_engine: VLLMEngine) -> None:
+    (request,) = make_requests(1)
+    own = run(vllm_engine.generate(request))
+    long = " 3 * 5 = 15, which is 3 + 3 + 3 + 3 + 3 or 5 + 5 + 5, and so is 15 * 1 and 1 * 15"
+
+    def scored(text: str) -> Generation:
+        asked = dataclasses.replace(request, continuation=text)
+        generation = run(vllm_engine.generate(asked))
+        check_generation(asked, generation)
+        return generation
+
+    again = scored(own.text)
+    assert again.word_logprobs == pytest.approx(own.logprobs[: len(again.word_logprobs)], abs=0.05)
+    assert again.prompt_tokens == own.prompt_tokens + len(again.word_logprobs)
+    assert (again.text, again.finish_reason, again.generated_tokens) == ("", "score", 0)
+    assert sum(scored(" 3 * 5 = 99").word_logprobs) < sum(again.word_logprobs) - 1
+    first, second = scored(long), scored(long)  # of the second the engine has a part in its cache
+    assert len(first.word_logprobs) > 40
+    assert second.word_logprobs == pytest.approx(first.word_logprobs, abs=0.05)
 
 
 def test_words_that_start_alike_are_refused(vllm_engine: VLLMEngine) -> None:

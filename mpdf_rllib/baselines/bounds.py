@@ -32,6 +32,11 @@ def fit_calibration(train: SolutionTree) -> Calibration:
     return Calibration(tuple(weights.tolist()), float(model.intercept_[0] - weights @ scaler.mean_))
 
 
+def boosting() -> HistGradientBoostingClassifier:
+    """Trees for some hundreds of questions, to be fitted."""
+    return HistGradientBoostingClassifier(max_iter=100, learning_rate=0.05, max_leaf_nodes=8, random_state=0)
+
+
 def oracle(tree: SolutionTree) -> Outcome:
     """Right where any solution is right, at the tokens of all."""
     return _with_all_nodes(tree, np.any(tree.correct, -1))
@@ -54,7 +59,7 @@ def informed_ceiling(train: SolutionTree, test: SolutionTree, calibration: Calib
 
     selectors = (
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-        HistGradientBoostingClassifier(max_iter=100, learning_rate=0.05, max_leaf_nodes=8, random_state=0),
+        boosting(),
     )
     scored = [_cross_fitted(selector, features, right, question) for selector in selectors]
     outcomes = []

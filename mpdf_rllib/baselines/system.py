@@ -30,7 +30,7 @@ MAX_AGENTS = 16
 
 
 class Panel:
-    """A team as systems ask it: its members over and over, up to `MAX_AGENTS`, without critic and self-report.
+    """A team as systems ask it: its members over and over, up to `MAX_AGENTS`; they neither judge nor report.
 
     Attributes:
         team: The agents.
@@ -42,7 +42,7 @@ class Panel:
         """Asks nothing yet."""
         members = team.members
         agents = tuple(members[agent % len(members)] for agent in range(MAX_AGENTS))
-        self.team = dataclasses.replace(team, agents=agents, critic=False, self_report=False)
+        self.team = dataclasses.replace(team, agents=agents, critic=False, self_report=False, peer_likelihood=False)
         self.size = len(members)
         self.engine = engine
 

@@ -81,7 +81,7 @@ def expected_requests(config: ExperimentConfig, train: int, test: int) -> Iterat
         most = [system.requests(size) for system in row]
         known = not isinstance(row[0], SelfConsistencyAtCost)
         yield row[0].label, sum(one.fit for one in most), test * sum(one.answer for one in most) if known else None
-    calls = 2 if config.team.critic else 1
+    calls = 1 + config.team.critic + config.team.peer_likelihood * (size - 1)
     debates, more = calls * config.team.solutions, calls * max(FRESH_SAMPLES - size, 0)
     yield "MPDF, all that any policy can ask", train * debates, test * debates
     yield "more first answers, for `train`'s table", 0, test * more

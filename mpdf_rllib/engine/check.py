@@ -32,10 +32,12 @@ def fault_of(request: GenerationRequest, generation: Generation) -> str | None:
 def _length_fault(request: GenerationRequest, generation: Generation) -> str | None:
     if not isinstance(generation.text, str) or _HALF_A_PAIR.search(generation.text):
         return f"its text is {generation.text!r:.100}"
-    reasons = ("score",) if request.score_words else ("stop", "length")
+    reasons = ("score",) if request.scores else ("stop", "length")
     if generation.finish_reason not in reasons:
         return f"it ended with {generation.finish_reason!r}, not with {' or '.join(map(repr, reasons))}"
-    if len(generation.word_logprobs) != len(request.score_words):
+    if request.continuation and not generation.word_logprobs:
+        return "no log-probability of a continuation"
+    if not request.continuation and len(generation.word_logprobs) != len(request.score_words):
         return f"{len(generation.word_logprobs)} log-probabilities for {len(request.score_words)} score words"
     lengths = {
         "token_ids": len(generation.token_ids or generation.logprobs),

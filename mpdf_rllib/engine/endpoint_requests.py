@@ -31,6 +31,8 @@ async def ask(client: "AsyncOpenAI", model: str, request: GenerationRequest, wor
         Garbage: It answered something else.
         openai.OpenAIError: It refused the request, or was not reached.
     """
+    if request.continuation:
+        return await _likelihood(client, model, request)
     answer = await _post(client, model, request, _scoring(words) if words else _sampling(request))
     try:
         return _scored(answer, words) if words else _generated(answer)
@@ -66,6 +68,29 @@ def not_scored(model: str) -> ConfigError:
         f"engine.url: the log-probabilities of given words, which the critic of {model!r} needs, are not supported by "
         "this server, use vLLM 0.29 or newer (`vllm serve`, or engine.kind=serve), or set team.critic=false."
     )
+
+
+async def _likelihood(client: "AsyncOpenAI", model: str, request: GenerationRequest) -> Generation:
+    if not isinstance(request.prompt, str):
+        raise ConfigError(
+            "engine.url: likelihoods under other agents' prompts are not asked of a server in chat turns; set "
+            "team.peer_likelihood=false, or team.prompt=completion."
+        )
+    response = await client.completions.with_raw_response.create(
+        model=model, prompt=request.prompt + request.continuation, max_tokens=1, echo=True, logprobs=0
+    )
+    answer = _json(response.content)
+    try:
+        logprobs = answer["choices"][0].get("logprobs")
+        if not logprobs:
+            raise _no_logprobs()
+        echoed = list(zip(logprobs["tokens"], logprobs["token_logprobs"], strict=True))[:-1]  # less the generated one
+        lengths = itertools.accumulate(len(token) for token, _ in reversed(echoed))
+        count = sum(length <= len(request.continuation) for length in lengths)
+        scored = [at_most_zero(float(logprob)) for _, logprob in echoed[len(echoed) - count :]]
+        return Generation.scored(tuple(scored), _prompt_tokens(answer), _cached_tokens(answer))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise Garbage(json.dumps(answer)) from error
 
 
 async def _post(client: "AsyncOpenAI", model: str, request: GenerationRequest, settings: dict[str, Any]) -> Any:
@@ -112,10 +137,7 @@ def _generated(answer: Any) -> Generation:
     choice = answer["choices"][0]
     logprobs = choice.get("logprobs")
     if not logprobs:
-        raise ConfigError(
-            "engine.url: log-probabilities of the answer's tokens, which agents are told of, are not supported by this "
-            "server, use another server or model, such as one that vLLM serves."
-        )
+        raise _no_logprobs()
     if "message" in choice:
         text = choice["message"]["content"] or ""
         tokens = [(entry["token"], entry["logprob"]) for entry in logprobs["content"] or ()]
@@ -132,6 +154,13 @@ def _generated(answer: Any) -> Generation:
         generated_tokens=len(tokens),
         prompt_tokens=_prompt_tokens(answer),
         cached_tokens=_cached_tokens(answer),
+    )
+
+
+def _no_logprobs() -> ConfigError:
+    return ConfigError(
+        "engine.url: log-probabilities of the answer's tokens, which agents are told of, are not supported by this "
+        "server, use another server or model, such as one that vLLM serves."
     )
 
 

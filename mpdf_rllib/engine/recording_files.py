@@ -212,13 +212,14 @@ def owner(question_id: str, shards: int) -> int:
 
 
 def request_key(fingerprint: str, request: GenerationRequest) -> str:
-    """SHA-256, in hexadecimal, over all that determines a draw: model, prompt, sampling (or score words), position."""
+    """SHA-256, in hexadecimal, over what determines a draw: model, prompt, sampling (or what is scored), position."""
     content = (
         fingerprint,
         request.prompt,
-        None if request.score_words else _sampling(request),
+        None if request.scores else _sampling(request),
         dataclasses.astuple(request.position),
         request.score_words,
+        *([request.continuation] if request.continuation else []),
     )
     return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 

@@ -31,7 +31,7 @@ class ScriptedEngine:
 
         Args:
             respond: Gives the generation, or just its text: then one token a word, each of log-probability -0.5.
-                For a scoring request a text gives each word the log-probability -1.
+                For a scoring request a text gives each word, or each of a continuation, the log-probability -1.
             delay: Seconds until a request is answered.
             max_num_seqs: Requests that are answered at once, at least 1; all by default.
         """
@@ -61,21 +61,21 @@ class ScriptedEngine:
 
 def _generation(request: GenerationRequest, text: str) -> Generation:
     prompt = request.prompt if isinstance(request.prompt, str) else " ".join(content for _, content in request.prompt)
-    words = [] if request.score_words else text.split()
+    words = [] if request.scores else text.split()
     ends, end = [], 0
     for word in words:
         end = text.index(word, end) + len(word)
         ends.append(end)
     return Generation(
-        text="" if request.score_words else text,
+        text="" if request.scores else text,
         token_ids=tuple(range(len(words))),
         logprobs=(-0.5,) * len(words),
         token_ends=tuple(ends),
-        finish_reason="score" if request.score_words else "stop",
+        finish_reason="score" if request.scores else "stop",
         prompt_tokens=len(prompt.split()),
         cached_tokens=0,
         generated_tokens=len(words),
-        word_logprobs=(-1.0,) * len(request.score_words),
+        word_logprobs=(-1.0,) * len(request.score_words or request.continuation.split()),
     )
 
 
@@ -96,6 +96,9 @@ def answer_like_a_small_model(request: GenerationRequest) -> Generation:
         right = f"= {answer}\n" in query
         p = 0.5 + (0.3 if right else -0.3) * doubt
         return dataclasses.replace(_generation(request, ""), word_logprobs=(math.log(p), math.log(1 - p)))
+    if request.continuation:
+        p = 0.5 + (0.3 if request.continuation.endswith(f"= {answer}") else -0.3) * doubt
+        return dataclasses.replace(_generation(request, ""), word_logprobs=(math.log(p),))
     right = luck < (0.6 if request.position.depth else 0.5)
     said = answer if right else answer + 1 + digest[2] % 3
     confidence = -0.6 * doubt if right else -0.2 - 0.8 * doubt

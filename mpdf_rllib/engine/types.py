@@ -65,11 +65,13 @@ class GenerationRequest:
 
     Attributes:
         prompt: Text to complete, or chat messages to be rendered with the tokenizer's chat template.
-        sampling: How tokens are drawn; ignored where `score_words` is given.
+        sampling: How tokens are drawn; ignored where nothing is generated.
         position: The place of the generation in the question's tree.
         score_words: Where not empty, nothing is generated: the log-probabilities of these words (each by its first
             token; the first tokens must differ) as the prompt's continuation are asked for instead.
         model: Which of an engine's models is asked, by its name; "" for its only one.
+        continuation: Where not empty, nothing is generated: the log-probabilities of this text's tokens as the
+            prompt's continuation are asked for instead.
     """
 
     prompt: str | tuple[Message, ...]
@@ -77,6 +79,12 @@ class GenerationRequest:
     position: Position
     score_words: tuple[str, ...] = ()
     model: str = field(default="", repr=False)
+    continuation: str = field(default="", repr=False)
+
+    @property
+    def scores(self) -> bool:
+        """Whether nothing is generated."""
+        return bool(self.score_words or self.continuation)
 
 
 @dataclass(frozen=True)
@@ -91,10 +99,11 @@ class Generation:
         token_ends: Where in `text` each token ends (characters, non-decreasing, at most len(text)); as long as
             `logprobs`.
         finish_reason: "stop", "length", or "score" for a scoring request.
-        prompt_tokens: Length of the prompt in tokens.
+        prompt_tokens: Length of the prompt in tokens, that of a continuation to score included.
         cached_tokens: How many of them came from the prefix cache, 0 to `prompt_tokens`.
         generated_tokens: Number of tokens generated; 0 for a scoring request.
-        word_logprobs: Natural log-probabilities of `score_words`, in their order; empty otherwise.
+        word_logprobs: Natural log-probabilities of `score_words`, in their order, or of the continuation's tokens;
+            empty where neither was given.
     """
 
     text: str

@@ -21,8 +21,9 @@ async def ask(llm: "AsyncLLM", request: GenerationRequest) -> Generation:
         PromptError: The prompt is longer than the model's context, or the JSON schema is none that vLLM knows.
         One of `failures`: vLLM died or gave the request up.
     """
+    if request.continuation:
+        return await _likelihood(llm, request)
     from vllm import SamplingParams
-    from vllm.exceptions import VLLMClientError
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
     tokenizer = llm.get_tokenizer()
@@ -40,17 +41,52 @@ async def ask(llm: "AsyncLLM", request: GenerationRequest) -> Generation:
             structured_outputs=StructuredOutputsParams(json=schema) if schema is not None else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-    prompt = _rendered(tokenizer, request.prompt)
+    final = await _answer(llm, request, _rendered(tokenizer, request.prompt), parameters)
+    return _scored(final, words) if words else _generated(final, set(tokenizer.all_special_ids))
+
+
+async def _likelihood(llm: "AsyncLLM", request: GenerationRequest) -> Generation:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    tokenizer = llm.get_tokenizer()
+    rendered = _rendered(tokenizer, request.prompt)
+    prompt = rendered.get("prompt_token_ids") or tokenizer.encode(rendered["prompt"])
+    given = tokenizer.encode(request.continuation, add_special_tokens=False)
+    for cached in (True, False):
+        parameters = SamplingParams(
+            max_tokens=1,
+            prompt_logprobs=0,
+            skip_reading_prefix_cache=not cached,
+            detokenize=False,  # what stands for cached tokens are no tokens
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        final = await _answer(llm, request, {"prompt_token_ids": [*prompt, *given]}, parameters)
+        if (final.num_cached_tokens or 0) < len(prompt):
+            break  # otherwise a part of the continuation itself was cached, of which vLLM tells nothing
+    tables = (final.prompt_logprobs or ())[len(prompt) :]
+    if len(tables) != len(given):
+        raise _Unfinished(f"it returned {len(tables)} log-probabilities for {len(given)} tokens")
+    return Generation.scored(
+        tuple(at_most_zero((table or {})[token].logprob) for table, token in zip(tables, given, strict=True)),
+        prompt_tokens=len(prompt) + len(given),
+        cached_tokens=final.num_cached_tokens or 0,
+    )
+
+
+async def _answer(llm: "AsyncLLM", request: GenerationRequest, prompt: Any, parameters: Any) -> "RequestOutput":
+    from vllm.exceptions import VLLMClientError
+
     try:
         async for output in llm.generate(prompt, parameters, uuid.uuid4().hex):
             final = output
     except VLLMClientError as error:
-        given = "prompt" if words or schema is None else "prompt or its JSON schema"
+        given = "prompt" if request.scores or request.sampling.json_schema is None else "prompt or its JSON schema"
         raise PromptError(
             f"Question {request.position.question!r}: its {given} cannot be given to the model ({error}). "
             "Shorten the prompt or the question, raise engine.args.max_model_len, or take a model of a longer context."
         ) from error
-    return _scored(final, words) if words else _generated(final, set(tokenizer.all_special_ids))
+    return final
 
 
 def without_template(turns: tuple[Message, ...]) -> str:

@@ -13,6 +13,7 @@ HOLDS, FAILS, OPEN = "holds here", "does not hold here", "can't be told at this 
 NAMES: dict[Measure, str] = {
     "accuracy": "accuracy",
     "spread": "standard deviation over seeds",
+    "tokens": "tokens a question, of prompts and generated",
     "generated_tokens": "generated tokens a question",
     "persist": "share of Persist",
     "refine": "share of Refine",
@@ -52,7 +53,7 @@ def in_front(words: str) -> str:
 
 def told(estimate: Estimate, measure: Measure, sign: str = "") -> str:
     """An estimate with the digits that its measure has."""
-    if measure in ("generated_tokens", "log_ratio"):
+    if measure in ("tokens", "generated_tokens", "log_ratio"):
         low, mean, high = (f"{number:{sign}.1f}" for number in (estimate.low, estimate.mean, estimate.high))
         return f"{mean} [{low}, {high}]"
     return shown(estimate, sign)

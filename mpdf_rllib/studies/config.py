@@ -15,7 +15,7 @@ from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.config_file import apply_override, config_of, read_values, set_value
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.section import Section
-from mpdf_rllib.studies.rules import RULES
+from mpdf_rllib.studies.rules import RULES, SYSTEMS
 
 DEFAULT_MARGIN = 0.01
 FOLDER = Path(mpdf_rllib.__file__).parent / "tuned_examples" / "experiments"
@@ -23,14 +23,15 @@ FOLDER = Path(mpdf_rllib.__file__).parent / "tuned_examples" / "experiments"
 
 Algorithm = Literal["SoftRankPO", "GRPO", "RolloutGRPO", "PPO"]
 Answer = Literal["plurality", "calibrated vote", "highest confidence"]
-Measure = Literal["accuracy", "spread", "generated_tokens", "persist", "refine", "concede", "log_ratio"]
+Measure = Literal["accuracy", "spread", "tokens", "generated_tokens", "persist", "refine", "concede", "log_ratio"]
 
 
 class ArmConfig(Section):
     """One thing to compare."""
 
     system: str = "policy"
-    """The trained policy; "warm start", what it was at the end of stage one; or a rule, as "plurality"."""
+    """The trained policy; "warm start", what it was at the end of stage one; or a rule, as
+    "plurality", or a published system, as "LLM-Debate"."""
     algorithm: Algorithm = "SoftRankPO"
     """What trains the policy."""
     answer: Answer = "plurality"
@@ -43,7 +44,7 @@ class ArmConfig(Section):
 
     @model_validator(mode="after")
     def _is_known(self) -> "ArmConfig":
-        known = ("policy", "warm start", *RULES)
+        known = ("policy", "warm start", *RULES, *SYSTEMS)
         if self.system not in known:
             raise ValueError(f"system: {self.system!r}: known: {', '.join(known)}")
         if self.is_rule and self.answer != "plurality":
@@ -60,7 +61,7 @@ class ArmConfig(Section):
     @property
     def is_rule(self) -> bool:
         """Whether nothing is trained for it."""
-        return self.system in RULES
+        return self.system in (*RULES, *SYSTEMS)
 
 
 class ClaimConfig(Section):
@@ -77,7 +78,8 @@ class ClaimConfig(Section):
     than: str
     """The other."""
     measure: Measure = "accuracy"
-    """Of the final policy on the test questions. `spread`: the standard deviation of the seeds' accuracies; `persist`,
+    """Of the final policy on the test questions. `spread`: the standard deviation of the seeds' accuracies; `tokens`:
+    of prompts and generated; `persist`,
     `refine` and `concede`: shares of actions; `log_ratio`: how far the policy went from the warm start, see
     `mpdf_rllib.studies.training`."""
     within: Annotated[float, Field(gt=0)] | None = None
@@ -123,6 +125,8 @@ class StudyConfig(Section):
     """The arm that the table compares all others with."""
     curves: list[Literal["accuracy", "log_ratio"]] = []
     """What is shown iteration by iteration."""
+    confidences: bool = False
+    """Shows, by arm, how well different confidences tell right solutions from wrong ones."""
     headroom: HeadroomConfig | None = None
     """Shows, by question set, what share of the way from the floor to the ceiling an arm comes, and what it lacks."""
     claims: Annotated[list[ClaimConfig], Field(min_length=1)]
@@ -138,7 +142,7 @@ class StudyConfig(Section):
                 raise ValueError(f"{name!r} is no arm; there are {', '.join(self.arms)}")
         for claim in self.claims:
             rules = [arm for arm in (claim.arm, claim.than) if self.arms[arm].is_rule]
-            if rules and claim.measure not in ("accuracy", "generated_tokens"):
+            if rules and claim.measure not in ("accuracy", "tokens", "generated_tokens"):
                 raise ValueError(f"{claim.says!r}: {claim.measure} is of policies, and {rules[0]} is a rule")
             if claim.measure == "log_ratio" and not all(self.arms[arm].has_curve for arm in (claim.arm, claim.than)):
                 raise ValueError(f"{claim.says!r}: log_ratio is of policies that are played as they are trained")

@@ -41,7 +41,9 @@ def tables(study: Study, arms: Mapping[str, PlayedArm]) -> list[TextTable]:
     """The table of all arms, and what the study shows iteration by iteration."""
     config = study.config
     headroom = [_headroom_table(config.headroom, arms)] if config.headroom else []
-    return [_arms_table(config.reference, arms), *headroom, *(_curves(measure, arms) for measure in config.curves)]
+    confidences = [_confidence_table(arms)] if config.confidences else []
+    curves = [_curves(measure, arms) for measure in config.curves]
+    return [_arms_table(config.reference, arms), *confidences, *headroom, *curves]
 
 
 def _set_up(study: Study, arms: Mapping[str, PlayedArm]) -> str:
@@ -79,17 +81,47 @@ def _arms_table(reference: str, arms: Mapping[str, PlayedArm]) -> TextTable:
                 shown(interquartile_mean(arm)) if seeds > 1 else "",
                 shown(estimate(arm, "spread")) if seeds > 1 else "",
                 *against,
+                f"{arm.result.tokens[0] + arm.result.tokens[2]:.0f}",
                 f"{arm.result.tokens[2]:.0f}",
                 "" if arm.training_tokens is None else f"{arm.training_tokens:.0f}",
                 "" if shares is None else "/".join(f"{100 * share:.0f}" for share in shares),
             ]
         )
-    measured = ("accuracy", "IQM", "sd over seeds", f"less {reference}", "improves", "generated", "training", "P/R/C %")
+    measured = (
+        "accuracy",
+        "IQM",
+        "sd over seeds",
+        f"less {reference}",
+        "improves",
+        "tokens",
+        "generated",
+        "training",
+        "P/R/C %",
+    )
     title = (
-        "Final policies; generated tokens a question, and a training question that the first iteration of stage two "
-        "asks for; shares of Persist, Refine, Concede."
+        "Final policies; tokens a question, of prompts and generated, and generated alone; generated tokens a training "
+        "question that the first iteration of stage two asks for; shares of Persist, Refine, Concede."
     )
     return TextTable(title, ["arm", *measured], rows)
+
+
+def _confidence_table(arms: Mapping[str, PlayedArm]) -> TextTable:
+    rows = [
+        [
+            name,
+            each.name,
+            *("" if quality is None else shown(quality) for quality in (each.of_first, each.of_all)),
+            f"{each.tokens:.0f}",
+            f"{each.generated:.1f}",
+        ]
+        for name, arm in arms.items()
+        for each in arm.confidences
+    ]
+    title = (
+        "How well confidences tell right solutions from wrong ones: AUROC, and the tokens that a solution takes with "
+        "its confidence, of prompts and generated, and generated alone."
+    )
+    return TextTable(title, ["arm", "confidence", "of first answers", "of all solutions", "tokens", "generated"], rows)
 
 
 def _headroom_table(headroom: HeadroomConfig, arms: Mapping[str, PlayedArm]) -> TextTable:

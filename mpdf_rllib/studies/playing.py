@@ -13,8 +13,9 @@ from mpdf_rllib.envs.debate import is_vote_correct
 from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.results import SystemResult
+from mpdf_rllib.studies.confidence import Confidence, confidences_of
 from mpdf_rllib.studies.config import Answer, Arm, Study
-from mpdf_rllib.studies.rules import RULES
+from mpdf_rllib.studies.rules import play_rule
 from mpdf_rllib.studies.training import jobs_of, read_trained, trees_key
 from mpdf_rllib.studies.training_cost import training_tokens
 
@@ -31,6 +32,7 @@ class PlayedArm:
             played is not what was measured then. See `TrainedPolicy`.
         training_tokens: Generated tokens a training question that the first iteration of stage two asks for; None where
             nothing is trained, or by outcome credit. See `mpdf_rllib.studies.training_cost`.
+        confidences: In its solutions, where the study shows them; see `mpdf_rllib.studies.confidence`.
     """
 
     result: SystemResult
@@ -38,6 +40,7 @@ class PlayedArm:
     sets: Sequence[str]
     histories: Sequence[Sequence[Mapping[str, float]]]
     training_tokens: float | None = None
+    confidences: Sequence[Confidence] = ()
 
     def of_set(self, name: str) -> "PlayedArm":
         """The same on the questions of one set."""
@@ -56,7 +59,12 @@ def play_study(study: Study, trees: Mapping[str, RecordedTrees]) -> dict[str, Pl
     Raises:
         DataError: A policy is not trained, or a file was damaged.
     """
-    return {arm.name: _played(arm, trees) for arm in study.arms}
+    played = {arm.name: _played(arm, trees) for arm in study.arms}
+    if study.config.confidences:
+        first = {trees_key(arm.played): arm.name for arm in reversed(study.arms) if not arm.config.is_rule}
+        for key, name in first.items():
+            played[name] = dataclasses.replace(played[name], confidences=confidences_of(trees[key]))
+    return played
 
 
 def _played(arm: Arm, all_trees: Mapping[str, RecordedTrees]) -> PlayedArm:
@@ -67,7 +75,7 @@ def _played(arm: Arm, all_trees: Mapping[str, RecordedTrees]) -> PlayedArm:
     ids, sets = [question.id for question in questions], [question.source for question in questions]
     trained = [read_trained(job) for job in jobs_of(arm, all_trees)]
     if not trained:
-        return PlayedArm(SystemResult(arm.name, (RULES[arm.config.system](trees),)), ids, sets, [])
+        return PlayedArm(SystemResult(arm.name, (play_rule(arm.config.system, trees, arm.played),)), ids, sets, [])
     is_correct = _answering(arm.config.answer, trees)
     at_start = arm.config.system == "warm start"
     outcomes = tuple(

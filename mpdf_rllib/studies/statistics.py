@@ -25,6 +25,8 @@ def values_of(arm: PlayedArm, measure: Measure) -> np.ndarray:
     if measure in ACTIONS:
         column = ACTIONS.index(measure)
         return np.stack([outcome.actions[:, column] / outcome.actions.sum(1) for outcome in outcomes])
+    if measure == "tokens":
+        return np.stack([outcome.tokens[:, 0] + outcome.tokens[:, 2] for outcome in outcomes]).astype(float)
     if measure == "generated_tokens":
         return np.stack([outcome.tokens[:, 2] for outcome in outcomes]).astype(float)
     return arm.result.correct
