@@ -16,7 +16,14 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 """Of lines beyond the first ten, which have their colours."""
 BINS = 10
 """Of a feature's range, in a reliability diagram."""
-_OF_CONFIDENCE = ("critic_correct", "mean_probability", "min_probability", "answer_probability", "reported_confidence")
+_OF_CONFIDENCE = (
+    "critic_correct",
+    "mean_probability",
+    "min_probability",
+    "answer_probability",
+    "peer_probability",
+    "reported_confidence",
+)
 
 
 def learning_curves(curves: Sequence[Curve]) -> Iterator[go.Figure]:

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from mpdf_rllib.algorithms.policy_files import load_policy, save_policy
 from mpdf_rllib.baselines.schedules import play
 from mpdf_rllib.cluster import start_ray
 from mpdf_rllib.config import ExperimentConfig
+from mpdf_rllib.engine import Engine
 from mpdf_rllib.envs.debate_batch import DebateBatch, Observation
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.errors import DataError, EngineError, MPDFError
@@ -200,7 +202,8 @@ def _train(job: Job, given: tuple[dict[str, Any], SolutionTree], folder: Path) -
 def _policies(job: Job, env_config: dict[str, Any]) -> Iterator[MetaPolicyNetwork]:
     """The policy after 0, 1, ... iterations of stage two."""
     ((kind, credit),) = job.config.algorithm.credits.items()
-    env_config = env_config | {"credit": kind, **credit.model_dump()}
+    engine = partial(_recording, job.config)
+    env_config = env_config | {"engine": engine, "credit": kind, **credit.model_dump()}
     settings = job.config.algorithm
     with tempfile.TemporaryDirectory() as checkpoint:
 
@@ -221,6 +224,17 @@ def _policies(job: Job, env_config: dict[str, Any]) -> Iterator[MetaPolicyNetwor
             algorithm.train()
             yield _network(algorithm)
         algorithm.stop()
+
+
+_recordings: dict[tuple[str, ...], Engine] = {}
+
+
+def _recording(config: ExperimentConfig) -> Engine:
+    """What replays an experiment's recording, which a process reads once for all policies that it trains."""
+    key = config.recording_url, config.engine.model_dump_json(), *config.team.models
+    if key not in _recordings:
+        _recordings[key] = config.make_engine(replay_only=True)
+    return _recordings[key]
 
 
 def _network(algorithm: Algorithm) -> MetaPolicyNetwork:
