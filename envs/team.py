@@ -221,7 +221,7 @@ class Team:
         table: FeatureTable,
         parent: Solution | None = None,
     ) -> Solution:
-        """Has the position's author answer a prompt, and has the solution judged where there is a critic.
+        """Has the position's author answer a prompt, and has the solution judged where the team asks for that.
 
         Args:
             engine: What runs the author's model.
@@ -239,14 +239,9 @@ class Team:
         agent = self.members[author]
         sampling = self._sampling(agent, question, self._prompts(author, question).max_tokens)
         generation = await engine.generate(GenerationRequest(prompt, sampling, position, model=agent.model))
-        critic = None
-        if self.critic:
-            judged = self.critic_prompt(author, question, generation.text.strip())
-            words = tuple(word.strip() for word in VERDICTS) if agent.chat else VERDICTS
-            critic = await engine.generate(
-                GenerationRequest(judged, SamplingParameters(), position, words, model=agent.model)
-            )
-        peers = await self._peers(engine, question, author, generation.text) if self.peer_likelihood else []
+        judges = self._verdict(question, position, generation) + self._peers(question, author, generation)
+        judgements = await generate_many(engine, judges)
+        critic = judgements.pop(0) if self.critic else None
         return await checking(
             question,
             make_solution,
@@ -259,23 +254,33 @@ class Team:
             author,
             self.self_report,
             table,
-            peers,
+            judgements,
         )
 
-    async def _peers(self, engine: Engine, question: Question, author: int, text: str) -> list[Generation]:
+    def _verdict(self, question: Question, position: Position, generation: Generation) -> list[GenerationRequest]:
+        if not self.critic:
+            return []
+        agent = self.members[position.author]
+        prompt = self.critic_prompt(position.author, question, generation.text.strip())
+        words = tuple(word.strip() for word in VERDICTS) if agent.chat else VERDICTS
+        return [GenerationRequest(prompt, SamplingParameters(), position, words, model=agent.model)]
+
+    def _peers(self, question: Question, author: int, generation: Generation) -> list[GenerationRequest]:
         """How likely a text is as each other agent's first answer: not a draw, so that equal texts are scored once."""
-        others = [other for other in range(len(self.members)) if other != author] if text else []
-        requests = [
+        if not (self.peer_likelihood and generation.text):
+            return []
+        ends = generation.finish_reason == "stop" and not self.members[author].chat
+        return [
             GenerationRequest(
                 self.answer_prompt(other, question),
                 SamplingParameters(),
                 Position(question.id, other),
-                model=self.members[other].model,
-                continuation=text,
+                model=agent.model,
+                continuation=generation.text + ("\n" if ends else ""),
             )
-            for other in others
+            for other, agent in enumerate(self.members)
+            if other != author
         ]
-        return await generate_many(engine, requests)
 
     def _sampling(self, agent: Agent, question: Question, max_tokens: int) -> SamplingParameters:
         if self.self_report:

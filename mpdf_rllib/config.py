@@ -104,6 +104,14 @@ class TeamConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _is_likely_for_what_it_says(self) -> "TeamConfig":
+        if self.peer_likelihood and self.self_report:
+            raise ValueError(
+                "peer_likelihood: how likely a JSON object is says little of the report in it; leave self_report out"
+            )
+        return self
+
     def resolved(self, resolved_model: Callable[[str], str]) -> "TeamConfig":
         """The same with the names that its models and files have in any working directory."""
         places: dict[str, Any] = {"model": resolved_model(self.model)}
@@ -246,6 +254,17 @@ class ExperimentConfig(Section):
     wandb and mlflow; see `mpdf_rllib.tracking`."""
     compare: CompareConfig = CompareConfig()
     """What `mpdf_rllib.compare` plays beside the policy; other commands do not look at it."""
+
+    @field_validator("engine")
+    @classmethod
+    def _scores_what_it_is_asked(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
+        team, served = info.data.get("team"), engine.kind in ("serve", "endpoint")
+        if served and team and team.peer_likelihood and any(agent.prompt != "completion" for agent in team.members):
+            raise ValueError(
+                "servers score completions, not chat turns: set team.prompt to completion, or leave "
+                "team.peer_likelihood out"
+            )
+        return engine
 
     @field_validator("sweep")
     @classmethod

@@ -21,8 +21,8 @@ class Lengths:
     Attributes:
         prompt: Of a solution.
         generated: For a solution.
-        verdict_prompt: Of a request that judges a solution, the critic's or another agent's, for which nothing is
-            generated.
+        verdict_prompt: Of the critic's request about a solution, for which nothing is generated; another agent's is as
+            long as a solution with its prompt.
         cached_share: Of all prompt tokens, what the prefix cache holds already, in [0, 1].
     """
 
@@ -60,16 +60,17 @@ def demand(team: TeamConfig, train: int, test: int, lengths: Lengths) -> Demand:
     """What is recorded about `train` training and `test` held-out questions."""
     beyond = max(FRESH_SAMPLES - team.size, 0)
     solutions = (train + test) * team.solutions + test * beyond
-    verdicts = team.critic + team.peer_likelihood * (team.size - 1)
-    prompt_tokens = solutions * (lengths.prompt + verdicts * lengths.verdict_prompt)
+    peers = team.peer_likelihood * (team.size - 1)
+    judging = team.critic * lengths.verdict_prompt + peers * (lengths.prompt + lengths.generated)
+    prompt_tokens = solutions * (lengths.prompt + judging)
     return Demand(
         questions=train + test,
         solutions=solutions,
-        requests=solutions * (1 + verdicts),
+        requests=solutions * (1 + team.critic + peers),
         prompt_tokens=prompt_tokens,
         cached_tokens=prompt_tokens * lengths.cached_share,
         generated_tokens=solutions * lengths.generated,
-        depth=(team.rounds + 1) * (1 + team.critic + team.peer_likelihood),
+        depth=(team.rounds + 1) * (1 + (team.critic or team.peer_likelihood)),
     )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpdf_rllib import cli, run_folder
+from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.record import record
-from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.studies.config import Study, load_study, packaged_studies
 from mpdf_rllib.studies.page import section, tables, with_section
 from mpdf_rllib.studies.playing import PlayedArm, play_study
@@ -30,13 +30,16 @@ def run_studies(studies: Sequence[Study], fresh: bool = False) -> list[dict[str,
         EngineError: The engine failed, or a policy could not be trained; what was done before is kept.
     """
     arms = [arm for study in studies for arm in study.arms]
-    trees: dict[str, RecordedTrees] = {}
-    for config in (config for arm in arms for config in (arm.trained, arm.played)):
-        if trees_key(config) not in trees:
-            trees[trees_key(config)] = record(config)
+    configs = {trees_key(config): config for arm in arms for config in (arm.trained, arm.played)}
+    # The largest first: what the others need is mostly a part of it, and is made by one engine.
+    trees = {key: record(configs[key]) for key in sorted(configs, key=lambda key: -_solutions(configs[key]))}
     train([job for arm in arms for job in jobs_of(arm, trees)], trees, fresh)
     with cli.console.status("Playing"):
         return [play_study(study, trees) for study in studies]
+
+
+def _solutions(config: ExperimentConfig) -> int:
+    return config.team.solutions * (config.number_of("train") + config.number_of("test"))
 
 
 def _command(options: argparse.Namespace) -> None:

@@ -117,9 +117,10 @@ class ScriptedServer:
             logprobs = None if "logprobs" in self.lacks else {"content": content}
             choice: dict = {"message": {"role": "assistant", "content": text}}
         else:
-            if body.get("echo"):
+            if body.get("echo") and "echo" not in self.lacks:
                 words = re.findall(r"\s*\S+", body["prompt"])
                 tokens = [("<s>", None), *((word, -len(word) / 8) for word in words), (" more", -0.5)]
+                usage |= {"prompt_tokens": len(words) + 1, "prompt_tokens_details": {"cached_tokens": 1}}
             names, values = zip(*tokens, strict=True)
             logprobs = {"tokens": names, "token_logprobs": values, "top_logprobs": [ids]}
             choice = {"text": text}

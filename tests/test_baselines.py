@@ -145,11 +145,13 @@ def test_the_best_schedule_is_the_best_and_the_cheapest_of_the_best(seed):
 
 
 @settings(deadline=None, max_examples=50)
-@given(SEEDS, SHAPES, st.floats(0, 1.01))
-def test_the_stopping_rule_by_hand(seed, shape, threshold):
+@given(SEEDS, SHAPES, st.floats(0, 1.01), st.booleans())
+def test_the_stopping_rule_by_hand(seed, shape, threshold, calibrated):
     tree = random_tree(seed, shape)
     rounds = shape[1]
-    outcome = stop_at(tree, BY_FIRST_FEATURE, threshold)
+    outcome = stop_at(tree, BY_FIRST_FEATURE, threshold, calibrated)
+    if calibrated:
+        tree.confidence = tree.features[..., 0].astype(float)  # which a calibration by it orders alike
     for q in range(5):
         for depth in range(rounds + 1):
             made = nodes_to_depth(tree, depth)

@@ -28,9 +28,9 @@ name: small
 questions: {families: [addition, arithmetic, multiplication], train: 90, test: 70}
 engine: {kind: scripted}
 """
-ANSWER = Generation("= 3", (1, 2, 3), (-0.5,) * 3, (1, 2, 3), "stop", 40, 10, 3)
+ANSWER = Generation("= 31", (1, 2, 3, 4), (-0.5,) * 4, (1, 2, 3, 4), "stop", 40, 10, 4)
 VERDICT = Generation("", (), (), (), "score", 72, 18, 0, (-0.5, -1.0))
-LENGTHS = Lengths(prompt=40, generated=3, verdict_prompt=72, cached_share=0.25)
+LENGTHS = Lengths(prompt=40, generated=4, verdict_prompt=72, cached_share=0.25)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,9 @@ def test_what_is_predicted_is_what_an_engine_is_asked(tmp_path, settings):
     asked: Counter[str] = Counter()
 
     def respond(request: GenerationRequest) -> Generation:
-        own = dataclasses.replace(ANSWER, text=f"= 3 {request.position}")  # equal texts are scored once
-        generation = VERDICT if request.scores else own
+        own = dataclasses.replace(ANSWER, text=f"= 31 {request.position}")  # equal texts are scored once
+        likelihood = dataclasses.replace(VERDICT, prompt_tokens=44, cached_tokens=11)
+        generation = likelihood if request.continuation else VERDICT if request.scores else own
         asked.update(
             requests=1,
             prompt=generation.prompt_tokens,

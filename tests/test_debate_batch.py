@@ -96,7 +96,7 @@ def test_what_the_others_find_likely_is_told_and_paid_for():
     debates.reset([0])
     debates.step([[PERSIST, REFINE, PERSIST]])
     (refined,) = [request for request in script.requests if not request.scores and request.position.depth == 1]
-    judges = [r for r in script.requests if r.continuation == " 12 * 4 = 48" and r.position.root != 1]
+    judges = [r for r in script.requests if r.continuation == " 12 * 4 = 48\n" and r.position.root != 1]
     # Of agent 1's first answer and of its refinement, which are the same text.
     assert [r.position for r in judges] == [Position("pens", 0), Position("pens", 2)] * 2
     assert {r.prompt for r in judges} == {team.answer_prompt(other, PENS) for other in (0, 2)}

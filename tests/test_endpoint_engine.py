@@ -72,16 +72,30 @@ def test_words_are_scored_by_their_first_tokens_which_the_server_tells_once(serv
     assert len(server.bodies) == 2 + 5
 
 
-def test_a_text_is_scored_as_a_continuation_of_the_prompt(server):
-    request = make_request(prompt="2 + 3 =", continuation=" 5, I think")
-    (generation,) = ask(server, request)
-    assert generation.word_logprobs == (-3 / 8, -2 / 8, -6 / 8)
+@pytest.mark.parametrize(
+    "continuation, logprobs",
+    [
+        (" 5, I think", (-3 / 8, -2 / 8, -6 / 8)),
+        ("= 5", (-3 / 8, -2 / 8)),  # its first token begins in the prompt: " =="
+        ("=", (-3 / 8,)),
+    ],
+)
+def test_a_text_is_scored_as_a_continuation_of_the_prompt(server, continuation, logprobs):
+    (generation,) = ask(server, make_request(prompt="2 + 3 =", continuation=continuation))
+    assert generation.word_logprobs == logprobs
     assert (generation.text, generation.finish_reason, generation.generated_tokens) == ("", "score", 0)
     (sent,) = server.bodies
-    assert (sent["prompt"], sent["echo"], sent["max_tokens"]) == ("2 + 3 = 5, I think", True, 1)
-    assert "team.peer_likelihood=false" in complaint(
-        ConfigError, server, make_request(prompt=CHAT, continuation=" 5, I think")
-    )
+    assert (sent["prompt"], sent["echo"], sent["max_tokens"]) == ("2 + 3 =" + continuation, True, 1)
+
+
+def test_a_server_that_cannot_score_a_text_is_told_at_once(server):
+    request = make_request(prompt="2 + 3 =", continuation=" 5")
+    server.lacks = {"echo"}
+    assert "team.peer_likelihood=false" in complaint(ConfigError, server, request)
+    server.always = status(400, "logprobs and echo are not supported together")
+    assert "team.peer_likelihood=false" in complaint(ConfigError, server, request)
+    assert "team.peer_likelihood=false" in complaint(ConfigError, server, make_request(prompt=CHAT, continuation=" 5"))
+    assert len(server.bodies) == 2
 
 
 def test_words_that_start_alike_are_refused(server):

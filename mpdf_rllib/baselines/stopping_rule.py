@@ -1,4 +1,7 @@
-"""Refine all until one solution's calibrated confidence passes a threshold, then take the most probable one."""
+"""Refine all until one solution's calibrated confidence passes a threshold, then take the best one.
+
+That is the one with the highest log-probability, or the one that is most probably right.
+"""
 
 import numpy as np
 
@@ -7,25 +10,32 @@ from mpdf_rllib.envs.credit import Calibration
 from mpdf_rllib.envs.solution_tree import SolutionTree
 
 
-def stop_at(tree: SolutionTree, calibration: Calibration, threshold: float) -> Outcome:
-    """Plays the rule with a threshold in [0, 1]; all chains grow together, to at most `rounds` refinements."""
+def stop_at(tree: SolutionTree, calibration: Calibration, threshold: float, calibrated: bool = False) -> Outcome:
+    """Plays the rule with a threshold in [0, 1]; all chains grow together, to at most `rounds` refinements.
+
+    Args:
+        tree: All solutions.
+        calibration: How probably a solution is right, which stops.
+        threshold: For that.
+        calibrated: Whether the answer is by that, too, in place of the log-probability.
+    """
     probability = calibration(tree.features)
     # The highest probability seen once all nodes up to a depth are there, per depth.
     seen = np.stack([probability[:, tree.depth <= d].max(-1) for d in range(tree.rounds + 1)], -1)
     stops = seen >= threshold
     last = np.where(stops.any(-1), stops.argmax(-1), tree.rounds)
     used = tree.depth <= last[:, None]
-    best = np.where(used, tree.confidence, -1.0).argmax(-1)
+    best = np.where(used, probability if calibrated else tree.confidence, -1.0).argmax(-1)
     correct = np.take_along_axis(tree.correct, best[:, None], -1)[:, 0]
     return outcome_of_nodes(tree, correct, used)
 
 
-def best_threshold(train: SolutionTree, calibration: Calibration) -> float:
+def best_threshold(train: SolutionTree, calibration: Calibration, calibrated: bool = False) -> float:
     """The threshold with the highest accuracy on the training questions, the cheapest of equals."""
     thresholds = np.unique(np.quantile(calibration(train.features), np.linspace(0, 1, 101)))
 
     def merit(threshold: float) -> tuple[float, float]:
-        outcome = stop_at(train, calibration, threshold)
+        outcome = stop_at(train, calibration, threshold, calibrated)
         return outcome.accuracy, -outcome.generated
 
     return float(max(thresholds, key=merit))

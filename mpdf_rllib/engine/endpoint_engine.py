@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mpdf_rllib.engine.check import fault_of
-from mpdf_rllib.engine.endpoint_requests import Garbage, ask, first_token, not_scored
+from mpdf_rllib.engine.endpoint_requests import Garbage, ask, first_token, not_continued, not_scored
 from mpdf_rllib.engine.types import Generation, GenerationRequest
 from mpdf_rllib.errors import ConfigError, EngineError, MPDFError, PromptError
 
@@ -151,6 +151,8 @@ class EndpointEngine:
             )
         if request.score_words and "token_ids" in error.message:
             return not_scored(self._model)
+        if request.continuation and ("echo" in error.message or "logprobs" in error.message):
+            return not_continued()
         if request.sampling.json_schema and "response_format" in error.message:
             return ConfigError(
                 f"engine.url: answers that fit a JSON schema, as the agents' reports are to, are not supported by this "

@@ -1,5 +1,6 @@
 """What an OpenAI-compatible server is asked, and what it answers, in its own words and in ours."""
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -32,9 +33,12 @@ async def ask(client: "AsyncOpenAI", model: str, request: GenerationRequest, wor
         openai.OpenAIError: It refused the request, or was not reached.
     """
     if request.continuation:
-        return await _likelihood(client, model, request)
-    answer = await _post(client, model, request, _scoring(words) if words else _sampling(request))
+        answer = await _post(client, model, _continued(request), {"max_tokens": 1, "extra_body": {"echo": True}})
+    else:
+        answer = await _post(client, model, request, _scoring(words) if words else _sampling(request))
     try:
+        if request.continuation:
+            return _echoed(answer, request.continuation)
         return _scored(answer, words) if words else _generated(answer)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise Garbage(json.dumps(answer)) from error
@@ -70,27 +74,12 @@ def not_scored(model: str) -> ConfigError:
     )
 
 
-async def _likelihood(client: "AsyncOpenAI", model: str, request: GenerationRequest) -> Generation:
-    if not isinstance(request.prompt, str):
-        raise ConfigError(
-            "engine.url: likelihoods under other agents' prompts are not asked of a server in chat turns; set "
-            "team.peer_likelihood=false, or team.prompt=completion."
-        )
-    response = await client.completions.with_raw_response.create(
-        model=model, prompt=request.prompt + request.continuation, max_tokens=1, echo=True, logprobs=0
+def not_continued() -> ConfigError:
+    """The error where a server cannot score a given text."""
+    return ConfigError(
+        "engine.url: the log-probabilities of a given text, by echo in completions, which other agents' judgement of "
+        "a solution needs, are not supported by this server, use vLLM, or set team.peer_likelihood=false."
     )
-    answer = _json(response.content)
-    try:
-        logprobs = answer["choices"][0].get("logprobs")
-        if not logprobs:
-            raise _no_logprobs()
-        echoed = list(zip(logprobs["tokens"], logprobs["token_logprobs"], strict=True))[:-1]  # less the generated one
-        lengths = itertools.accumulate(len(token) for token, _ in reversed(echoed))
-        count = sum(length <= len(request.continuation) for length in lengths)
-        scored = [at_most_zero(float(logprob)) for _, logprob in echoed[len(echoed) - count :]]
-        return Generation.scored(tuple(scored), _prompt_tokens(answer), _cached_tokens(answer))
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise Garbage(json.dumps(answer)) from error
 
 
 async def _post(client: "AsyncOpenAI", model: str, request: GenerationRequest, settings: dict[str, Any]) -> Any:
@@ -137,7 +126,10 @@ def _generated(answer: Any) -> Generation:
     choice = answer["choices"][0]
     logprobs = choice.get("logprobs")
     if not logprobs:
-        raise _no_logprobs()
+        raise ConfigError(
+            "engine.url: log-probabilities of the answer's tokens, which agents are told of, are not supported by this "
+            "server, use another server or model, such as one that vLLM serves."
+        )
     if "message" in choice:
         text = choice["message"]["content"] or ""
         tokens = [(entry["token"], entry["logprob"]) for entry in logprobs["content"] or ()]
@@ -157,11 +149,25 @@ def _generated(answer: Any) -> Generation:
     )
 
 
-def _no_logprobs() -> ConfigError:
-    return ConfigError(
-        "engine.url: log-probabilities of the answer's tokens, which agents are told of, are not supported by this "
-        "server, use another server or model, such as one that vLLM serves."
-    )
+def _continued(request: GenerationRequest) -> GenerationRequest:
+    if not isinstance(request.prompt, str):
+        raise not_continued()
+    return dataclasses.replace(request, prompt=request.prompt + request.continuation)
+
+
+def _echoed(answer: Any, continuation: str) -> Generation:
+    """The last of the prompt's tokens that a continuation takes; one that begins before it is a part of it."""
+    logprobs, length = answer["choices"][0].get("logprobs") or {}, _prompt_tokens(answer)
+    tokens = list(zip(logprobs.get("tokens", ()), logprobs.get("token_logprobs", ()), strict=True))[:length]
+    if len(tokens) < length:
+        raise not_continued()
+    scored: list[float] = []
+    missing = len(continuation)
+    while missing > 0:
+        token, logprob = tokens.pop()
+        scored.insert(0, at_most_zero(float(logprob)))
+        missing -= len(token)
+    return Generation.scored(tuple(scored), length, _cached_tokens(answer))
 
 
 def _scored(answer: Any, words: Sequence[int]) -> Generation:

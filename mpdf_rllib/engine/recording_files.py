@@ -53,6 +53,7 @@ _REQUEST = {
     "prompt": pa.string(),
     "sampling": pa.string(),
     "score_words": pa.list_(pa.string()),
+    "continuation": pa.string(),
 }
 SCHEMA = pa.schema(_REQUEST | _GENERATION)
 """Columns of a recording file: the request (prompt and sampling as JSON) and the generation, field by field."""
@@ -255,6 +256,7 @@ def as_row(key: str, fingerprint: str, request: GenerationRequest, generation: G
         "prompt": json.dumps(request.prompt),
         "sampling": json.dumps(_sampling(request)),
         "score_words": request.score_words,
+        "continuation": request.continuation,
         **vars(generation),
     }
 

@@ -64,7 +64,7 @@ async def _likelihood(llm: "AsyncLLM", request: GenerationRequest) -> Generation
         final = await _answer(llm, request, {"prompt_token_ids": [*prompt, *given]}, parameters)
         if (final.num_cached_tokens or 0) < len(prompt):
             break  # otherwise a part of the continuation itself was cached, of which vLLM tells nothing
-    tables = (final.prompt_logprobs or ())[len(prompt) :]
+    tables = (final.prompt_logprobs or ())[-len(given) :]  # vLLM may leave cached tokens out of them
     if len(tables) != len(given):
         raise _Unfinished(f"it returned {len(tables)} log-probabilities for {len(given)} tokens")
     return Generation.scored(

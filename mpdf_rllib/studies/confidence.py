@@ -39,8 +39,12 @@ class Confidence:
 
 
 def confidences_of(trees: RecordedTrees) -> list[Confidence]:
-    """All ways that there are, those with something to fit fitted to the training questions."""
+    """All ways that there are, those with something to fit fitted to the training questions.
+
+    Where solutions are judged, those alone that their judgement enters, as it is paid for.
+    """
     test, roots = trees.test, trees.test.roots
+    judged = list(_judged(test))
     tokens = (test.tokens[..., 0] + test.tokens[..., 2], test.tokens[..., 2])
     found = [
         Confidence(
@@ -49,8 +53,10 @@ def confidences_of(trees: RecordedTrees) -> list[Confidence]:
             auroc(score, test.correct),
             *(float(each.mean()) for each in tokens),
         )
-        for name, score in _of_all(trees)
+        for name, score in [*(judged or [("mean log-probability", test.confidence)]), *_fitted(trees)]
     ]
+    if judged:
+        return found
     below = _below(test)
     of_chain = [float((each[:, roots] + each @ below).mean()) for each in tokens]
     for name, score in _of_first(trees):
@@ -58,12 +64,16 @@ def confidences_of(trees: RecordedTrees) -> list[Confidence]:
     return found
 
 
-def _of_all(trees: RecordedTrees) -> Iterator[tuple[str, np.ndarray]]:
+def _judged(tree: SolutionTree) -> Iterator[tuple[str, np.ndarray]]:
+    for index, feature in enumerate(tree.table):
+        if feature.name in _ENTRIES and np.ptp(tree.features[..., index]):
+            yield _ENTRIES[feature.name], tree.features[..., index]
+
+
+def _fitted(trees: RecordedTrees) -> Iterator[tuple[str, np.ndarray]]:
     train, test = trees.train, trees.test
-    yield "mean log-probability", test.confidence
-    for index, feature in enumerate(test.table):
-        if feature.name in _ENTRIES and np.ptp(test.features[..., index]):
-            yield _ENTRIES[feature.name], test.features[..., index]
+    if train.correct.all() or not train.correct.any():
+        return
     yield "all of a solution's z, logistic", fit_calibration(train)(test.features)
     with threadpool_limits(1):
         boosted = boosting().fit(_rows(train.features), train.correct.ravel())
@@ -79,8 +89,11 @@ def _of_first(trees: RecordedTrees) -> Iterator[tuple[str, np.ndarray]]:
         np.concatenate([_rows(tree.features[:, tree.roots]), share.reshape(-1, 1)], -1)
         for tree, share in zip((trees.train, trees.test), agreement, strict=True)
     )
+    correct = trees.train.correct[:, trees.train.roots].ravel()
+    if correct.all() or not correct.any():
+        return
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    score = model.fit(train, trees.train.correct[:, trees.train.roots].ravel()).predict_proba(test)[:, 1]
+    score = model.fit(train, correct).predict_proba(test)[:, 1]
     yield "z and the agreement, logistic", score.reshape(agreement[1].shape)
 
 

@@ -1,6 +1,7 @@
 """What studies hold policies against: rules that are set on the training questions, and published systems."""
 
 from collections.abc import Callable
+from functools import partial
 
 from mpdf_rllib.baselines.bounds import fit_calibration, informed_ceiling, oracle
 from mpdf_rllib.baselines.llm_debate import LLMDebate
@@ -14,9 +15,9 @@ from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.recorded_trees import RecordedTrees
 
 
-def _best_threshold(trees: RecordedTrees) -> Outcome:
+def _best_threshold(trees: RecordedTrees, calibrated: bool = False) -> Outcome:
     calibration = fit_calibration(trees.train)
-    return stop_at(trees.test, calibration, best_threshold(trees.train, calibration))
+    return stop_at(trees.test, calibration, best_threshold(trees.train, calibration, calibrated), calibrated)
 
 
 RULES: dict[str, Callable[[RecordedTrees], Outcome]] = {
@@ -29,6 +30,7 @@ RULES: dict[str, Callable[[RecordedTrees], Outcome]] = {
     "highest log-probability of all": lambda trees: highest_logprob(trees.test, [*range(trees.test.num_nodes)]),
     "best fixed schedule": lambda trees: play_schedule(trees.test, best_schedule(trees.train)),
     "refine until confident": _best_threshold,
+    "refine until confident, calibrated answer": partial(_best_threshold, calibrated=True),
     "informed ceiling": lambda trees: informed_ceiling(trees.train, trees.test, fit_calibration(trees.train)),
     "oracle": lambda trees: oracle(trees.test),
 }

@@ -202,7 +202,7 @@ def _train(job: Job, given: tuple[dict[str, Any], SolutionTree], folder: Path) -
 def _policies(job: Job, env_config: dict[str, Any]) -> Iterator[MetaPolicyNetwork]:
     """The policy after 0, 1, ... iterations of stage two."""
     ((kind, credit),) = job.config.algorithm.credits.items()
-    engine = partial(_recording, job.config)
+    engine = partial(_recording, job.config, job.solutions)
     env_config = env_config | {"engine": engine, "credit": kind, **credit.model_dump()}
     settings = job.config.algorithm
     with tempfile.TemporaryDirectory() as checkpoint:
@@ -226,15 +226,16 @@ def _policies(job: Job, env_config: dict[str, Any]) -> Iterator[MetaPolicyNetwor
         algorithm.stop()
 
 
-_recordings: dict[tuple[str, ...], Engine] = {}
+_read: dict[tuple[str, str], Engine] = {}
 
 
-def _recording(config: ExperimentConfig) -> Engine:
-    """What replays an experiment's recording, which a process reads once for all policies that it trains."""
-    key = config.recording_url, config.engine.model_dump_json(), *config.team.models
-    if key not in _recordings:
-        _recordings[key] = config.make_engine(replay_only=True)
-    return _recordings[key]
+def _recording(config: ExperimentConfig, solutions: str) -> Engine:
+    """What replays a recording, which a process reads once for the policies in a row that learn from one set."""
+    key = config.recording_url, solutions
+    if key not in _read:
+        _read.clear()
+        _read[key] = config.make_engine(replay_only=True)
+    return _read[key]
 
 
 def _network(algorithm: Algorithm) -> MetaPolicyNetwork:
