@@ -24,7 +24,7 @@ class Node:
         correct: Whether it is right; None where nobody knows the right answer.
         confidence: In [0, 1].
         features: By name, the entries of z that are the solution's own.
-        tokens: Prompt, of which cached, generated; the critic's included.
+        tokens: Prompt, of which cached, generated; those of its judges, the critic and peers, included.
     """
 
     author: int

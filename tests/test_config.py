@@ -224,6 +224,18 @@ def test_overrides_have_the_types_of_yaml(file):
     assert config.questions.train == 10
 
 
+def test_other_agents_judge_completions_alone_where_a_server_is_asked():
+    def loaded(*overrides: str):
+        return load_config(EXAMPLES[0].with_name("math.yaml"), ["team.peer_likelihood=true", *overrides])
+
+    assert loaded("engine={kind: serve}").team.peer_likelihood
+    assert loaded("team.prompt=chat").team.peer_likelihood
+    with pytest.raises(ConfigError, match="engine: .*servers score completions, not chat turns: set team.prompt"):
+        loaded("team.prompt=chat", "engine={kind: serve}")
+    with pytest.raises(ConfigError, match="peer_likelihood: how likely a JSON object is"):
+        loaded("team.self_report=true")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

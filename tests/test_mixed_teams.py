@@ -71,6 +71,20 @@ def test_each_agent_asks_its_own_model_with_its_own_prompts_and_sampling():
     }
 
 
+def test_each_agent_judges_the_others_by_its_own_model_and_prompt():
+    team = Team(TRIO, 2, critic=False, peer_likelihood=True)
+    script = Script()
+    script.debates(team).reset([0])
+    judged = {(r.continuation, r.position.root, r.model, r.prompt) for r in script.requests if r.continuation}
+    texts = [" 12 * 4 = 40\n", " 12 * 4 = 48", " 12 * 4 = 44\n"]  # of a chat no line end is known
+    assert judged == {
+        (texts[author], judge, TRIO[judge].model, team.answer_prompt(judge, PENS))
+        for author in range(3)
+        for judge in range(3)
+        if judge != author
+    }
+
+
 def test_agents_with_the_same_prompts_are_each_shown_their_own_examples():
     team = Team((Agent(prompts="addition"), Agent(), Agent(prompts="addition"), Agent()))
     sets = {source: load_prompts(source).answer for source in ("addition", "multiplication")}

@@ -25,7 +25,7 @@ from mpdf_rllib.record import replay
 from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.studies import statistics
 from mpdf_rllib.studies.claims import FAILS, HOLDS, OPEN, verdict
-from mpdf_rllib.studies.confidence import confidences_of
+from mpdf_rllib.studies.confidence import Confidence, confidences_of
 from mpdf_rllib.studies.config import ClaimConfig, load_study, packaged_studies
 from mpdf_rllib.studies.page import with_section
 from mpdf_rllib.studies.playing import PlayedArm
@@ -104,15 +104,21 @@ def test_confidences_are_held_against_correctness():
     rng = np.random.default_rng(0)
     train, test = (random_tree(rng, agents=3, rounds=2, questions=40) for _ in range(2))
     entry = [feature.name for feature in test.table].index("critic_correct")
-    test.features[..., entry] = test.correct + rng.normal(0, 0.5, test.correct.shape)
-    found = {each.name: each for each in confidences_of(RecordedTrees(train, test, test))}
 
+    def found_in(verdicts: np.ndarray | float) -> dict[str, Confidence]:
+        train.features[..., entry], test.features[..., entry] = 0.5, verdicts
+        return {each.name: each for each in confidences_of(RecordedTrees(train, test, test))}
+
+    judged = found_in(test.correct + rng.normal(0, 0.5, test.correct.shape))
     roots = [0, 3, 6]
-    assert found["mean log-probability"].of_all.mean == pytest.approx(roc_auc(test.correct, test.confidence))
-    assert found["critic"].of_first.mean == pytest.approx(
+    assert judged["critic"].of_first.mean == pytest.approx(
         roc_auc(test.correct[:, roots], test.features[:, roots, entry])
     )
-    assert 0.7 < found["critic"].of_all.low < found["critic"].of_all.mean < found["critic"].of_all.high < 1
+    assert 0.7 < judged["critic"].of_all.low < judged["critic"].of_all.mean < judged["critic"].of_all.high < 1
+
+    found = found_in(0.5)
+    assert judged.keys() - found.keys() == {"critic"} and found.keys() - judged.keys() >= {"mean log-probability"}
+    assert found["mean log-probability"].of_all.mean == pytest.approx(roc_auc(test.correct, test.confidence))
 
     share = np.zeros((40, 3))
     for q, first in itertools.product(range(40), range(3)):
@@ -247,6 +253,7 @@ STUDY = {
         "SoftRankPO": {},
         "vote": {"answer": "calibrated vote"},
         "surest": {"answer": "highest confidence"},
+        "likelihood": {"set": {"team.peer_likelihood": True}},
         "other test": {"test": {"questions.families": ["addition"], "questions.test": 6}},
         "plurality": {"system": "plurality"},
         "oracle": {"system": "oracle"},
@@ -337,10 +344,11 @@ def test_a_whole_study_trains_what_training_trains_and_only_once(tmp_path):
     assert all(f"| {name} |" in written for name in STUDY["arms"])
     assert "| SoftRankPO | multiplication |" in written
     assert written.count("| agreement of its refinements |") == 2, "of each set of solutions once"
+    assert "| likelihood | likelihood under the others' prompts | " in written
     final = re.findall(r"\| SoftRankPO \|.* (\.?\d+) ± [\d.]+ \|\n", written)[0]
     assert written.count(f"| SoftRankPO | {final} [") == 1, "curves end with what is in the table"
     policies = {folder: folder.stat().st_mtime_ns for folder in (experiment.run / "studies").iterdir()}
-    assert len(policies) == 3 * 2, "other answers and other test questions need no other policy"
+    assert len(policies) == 4 * 2, "other answers and other test questions need no other policy"
 
     run()
     assert page.read_text() == written
@@ -357,5 +365,5 @@ def test_a_whole_study_trains_what_training_trains_and_only_once(tmp_path):
 
     run("--fresh", "--set=seeds=3")
     after = {folder: folder.stat().st_mtime_ns for folder in (experiment.run / "studies").iterdir()}
-    assert len(after) == 3 * 3 and not {*after.items()} & {*policies.items()}
+    assert len(after) == 4 * 3 and not {*after.items()} & {*policies.items()}
     assert "3 seeds" in page.read_text() and "in all arms algorithm.iterations 2, " in page.read_text()

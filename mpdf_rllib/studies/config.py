@@ -126,7 +126,8 @@ class StudyConfig(Section):
     curves: list[Literal["accuracy", "log_ratio"]] = []
     """What is shown iteration by iteration."""
     confidences: bool = False
-    """Shows, by arm, how well different confidences tell right solutions from wrong ones."""
+    """Shows how well different confidences tell right solutions from wrong ones, of each set of solutions that policies
+    are played on."""
     headroom: HeadroomConfig | None = None
     """Shows, by question set, what share of the way from the floor to the ceiling an arm comes, and what it lacks."""
     claims: Annotated[list[ClaimConfig], Field(min_length=1)]
