@@ -78,6 +78,7 @@ def _arms_table(reference: str, arms: Mapping[str, PlayedArm]) -> TextTable:
             [
                 name,
                 shown(estimate(arm, "accuracy")),
+                "" if arm.training_accuracy is None else without_zero(f"{arm.training_accuracy:.3f}"),
                 shown(interquartile_mean(arm)) if seeds > 1 else "",
                 shown(estimate(arm, "spread")) if seeds > 1 else "",
                 *against,
@@ -87,8 +88,9 @@ def _arms_table(reference: str, arms: Mapping[str, PlayedArm]) -> TextTable:
                 "" if shares is None else "/".join(f"{100 * share:.0f}" for share in shares),
             ]
         )
-    measured = (
+    measured = [
         "accuracy",
+        "in training",
         "IQM",
         "sd over seeds",
         f"less {reference}",
@@ -97,10 +99,11 @@ def _arms_table(reference: str, arms: Mapping[str, PlayedArm]) -> TextTable:
         "generated",
         "training",
         "P/R/C %",
-    )
+    ]
     title = (
-        "Final policies; tokens a question, of prompts and generated, and generated alone; generated tokens a training "
-        "question that the first iteration of stage two asks for; shares of Persist, Refine, Concede."
+        "Final policies; accuracy on the test questions, and on those of its training; tokens a question, of prompts "
+        "and generated, and generated alone; generated tokens a training question that the first iteration of stage "
+        "two asks for; shares of Persist, Refine, Concede."
     )
     return TextTable(title, ["arm", *measured], rows)
 

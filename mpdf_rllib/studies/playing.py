@@ -30,6 +30,7 @@ class PlayedArm:
         sets: Of each question its source, within which bootstraps draw.
         histories: Of each seed, what it came to after 0, 1, ... iterations; none where nothing is trained, or what is
             played is not what was measured then. See `TrainedPolicy`.
+        training_accuracy: On the questions that it was trained on, the mean over seeds; None where nothing is trained.
         training_tokens: Generated tokens a training question that the first iteration of stage two asks for; None where
             nothing is trained, or by outcome credit. See `mpdf_rllib.studies.training_cost`.
         confidences: In its solutions, where the study shows them; see `mpdf_rllib.studies.confidence`.
@@ -39,6 +40,7 @@ class PlayedArm:
     questions: Sequence[str]
     sets: Sequence[str]
     histories: Sequence[Sequence[Mapping[str, float]]]
+    training_accuracy: float | None = None
     training_tokens: float | None = None
     confidences: Sequence[Confidence] = ()
 
@@ -78,17 +80,16 @@ def _played(arm: Arm, all_trees: Mapping[str, RecordedTrees]) -> PlayedArm:
         return PlayedArm(SystemResult(arm.name, (play_rule(arm.config.system, trees, arm.played),)), ids, sets, [])
     is_correct = _answering(arm.config.answer, trees)
     at_start = arm.config.system == "warm start"
-    outcomes = tuple(
-        play(trees.test, greedy([each.warm_start if at_start else each.policy]), arm.played.team.concede, is_correct)
-        for each in trained
-    )
+    policies = [greedy([each.warm_start if at_start else each.policy]) for each in trained]
+    outcomes = tuple(play(trees.test, policy, arm.played.team.concede, is_correct) for policy in policies)
+    fit = float(np.mean([play(learned_from, policy, arm.trained.team.concede).accuracy for policy in policies]))
     cost, settings = None, arm.trained.algorithm
     if not at_start and "step" in settings.credits:
         alternatives, concede = arm.config.algorithm in ("SoftRankPO", "GRPO"), arm.trained.team.concede
         asked = [training_tokens(learned_from, t.warm_start, concede, settings.passes, alternatives) for t in trained]
         cost = float(np.mean(asked))
     histories = [each.history for each in trained] if arm.config.has_curve else []
-    return PlayedArm(SystemResult(arm.name, outcomes), ids, sets, histories, cost)
+    return PlayedArm(SystemResult(arm.name, outcomes), ids, sets, histories, fit, cost)
 
 
 def _answering(answer: Answer, trees: RecordedTrees) -> Callable[[DebateBatch], np.ndarray]:
