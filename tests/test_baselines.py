@@ -186,6 +186,25 @@ def test_the_best_threshold_stops_where_confidence_can_be_trusted():
 
 
 @settings(deadline=None, max_examples=20)
+@given(SEEDS, st.booleans())
+def test_the_best_threshold_keeps_to_its_budget(seed, calibrated):
+    train = random_tree(seed, questions=20)
+
+    def best(budget: float):
+        threshold = best_threshold(train, BY_FIRST_FEATURE, calibrated, budget)
+        return stop_at(train, BY_FIRST_FEATURE, threshold, calibrated)
+
+    free, least = best(np.inf), plurality(train, roots(train)).generated
+    assert best(free.generated).accuracy == free.accuracy
+    accuracies = [0.0]
+    for budget in np.linspace(least, train.tokens[..., 2].sum(1).mean(), 5):
+        assert best(budget).generated <= budget
+        accuracies.append(best(budget).accuracy)
+    assert accuracies == sorted(accuracies)
+    assert best(least - 1).generated == least, "less than the first answers it cannot take"
+
+
+@settings(deadline=None, max_examples=20)
 @given(SEEDS)
 def test_nothing_passes_the_oracle(seed):
     tree = random_tree(seed, questions=12)

@@ -293,6 +293,10 @@ CLAIM = STUDY["claims"][0]
             "SoftRankPO.algoritm: unknown key; did you mean algorithm?",
         ),
         ({"arms": {"SoftRankPO": {"system": "oracle", "answer": "calibrated vote"}}}, "oracle is a rule"),
+        (
+            {"arms": {"SoftRankPO": {"system": "oracle", "budget": 40}}},
+            "budget: oracle has no threshold; known for: ref",
+        ),
         ({"arms": {"SoftRankPO": {"test": {"algorithm.tau": 1}}}}, "algorithm.tau: it says how a policy learns"),
         ({"claims": [CLAIM | {"than": "SoftRankPO"}]}, "compares SoftRankPO with itself"),
         ({"claims": [CLAIM | {"than": "oracle", "measure": "persist"}]}, "oracle is a rule"),

@@ -3,6 +3,8 @@
 That is the one with the highest log-probability, or the one that is most probably right.
 """
 
+import math
+
 import numpy as np
 
 from mpdf_rllib.baselines.outcome import Outcome, outcome_of_nodes
@@ -30,12 +32,22 @@ def stop_at(tree: SolutionTree, calibration: Calibration, threshold: float, cali
     return outcome_of_nodes(tree, correct, used)
 
 
-def best_threshold(train: SolutionTree, calibration: Calibration, calibrated: bool = False) -> float:
-    """The threshold with the highest accuracy on the training questions, the cheapest of equals."""
+def best_threshold(
+    train: SolutionTree, calibration: Calibration, calibrated: bool = False, budget: float = math.inf
+) -> float:
+    """The threshold with the highest accuracy on the training questions, the cheapest of equals.
+
+    Args:
+        train: Their solutions.
+        calibration: See `stop_at`.
+        calibrated: See `stop_at`.
+        budget: Generated tokens a training question that the rule may take at most; first answers alone may take more.
+    """
     thresholds = np.unique(np.quantile(calibration(train.features), np.linspace(0, 1, 101)))
 
-    def merit(threshold: float) -> tuple[float, float]:
+    def merit(threshold: float) -> tuple[bool, float, float]:
         outcome = stop_at(train, calibration, threshold, calibrated)
-        return outcome.accuracy, -outcome.generated
+        fits = outcome.generated <= budget
+        return fits, outcome.accuracy if fits else 0.0, -outcome.generated
 
     return float(max(thresholds, key=merit))

@@ -15,7 +15,7 @@ from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.config_file import apply_override, config_of, read_values, set_value
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.section import Section
-from mpdf_rllib.studies.rules import RULES, SYSTEMS
+from mpdf_rllib.studies.rules import NAMES, UNTIL_CONFIDENT
 
 DEFAULT_MARGIN = 0.01
 FOLDER = Path(mpdf_rllib.__file__).parent / "tuned_examples" / "experiments"
@@ -37,6 +37,8 @@ class ArmConfig(Section):
     answer: Answer = "plurality"
     """What a policy's team answers at the end: as the plurality does, or a vote weighted by calibrated probabilities of
     being correct, or the most probable solution."""
+    budget: Annotated[float, Field(gt=0)] | None = None
+    """Of refining until a tuned threshold: generated tokens a training question that it may take; any by default."""
     set: dict[str, Any] = {}
     """By dotted key, what it has otherwise than the study's experiment."""
     test: dict[str, Any] = {}
@@ -44,11 +46,13 @@ class ArmConfig(Section):
 
     @model_validator(mode="after")
     def _is_known(self) -> "ArmConfig":
-        known = ("policy", "warm start", *RULES, *SYSTEMS)
+        known = ("policy", "warm start", *NAMES)
         if self.system not in known:
             raise ValueError(f"system: {self.system!r}: known: {', '.join(known)}")
         if self.is_rule and self.answer != "plurality":
             raise ValueError(f"answer: {self.answer}: {self.system} is a rule, which has an answer of its own")
+        if self.budget and self.system not in UNTIL_CONFIDENT:
+            raise ValueError(f"budget: {self.system} has no threshold; known for: {', '.join(UNTIL_CONFIDENT)}")
         if learned := [key for key in self.test if key.split(".")[0] == "algorithm"]:
             raise ValueError(f"test: {', '.join(learned)}: it says how a policy learns; put it into set")
         return self
@@ -61,7 +65,7 @@ class ArmConfig(Section):
     @property
     def is_rule(self) -> bool:
         """Whether nothing is trained for it."""
-        return self.system in (*RULES, *SYSTEMS)
+        return self.system in NAMES
 
 
 class ClaimConfig(Section):

@@ -1,6 +1,7 @@
 """What a study's arms come to on the test questions."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,8 @@ def _played(arm: Arm, all_trees: Mapping[str, RecordedTrees]) -> PlayedArm:
     ids, sets = [question.id for question in questions], [question.source for question in questions]
     trained = [read_trained(job) for job in jobs_of(arm, all_trees)]
     if not trained:
-        return PlayedArm(SystemResult(arm.name, (play_rule(arm.config.system, trees, arm.played),)), ids, sets, [])
+        outcome = play_rule(arm.config.system, trees, arm.played, arm.config.budget or math.inf)
+        return PlayedArm(SystemResult(arm.name, (outcome,)), ids, sets, [])
     is_correct = _answering(arm.config.answer, trees)
     at_start = arm.config.system == "warm start"
     policies = [greedy([each.warm_start if at_start else each.policy]) for each in trained]

@@ -1,7 +1,7 @@
 """What studies hold policies against: rules that are set on the training questions, and published systems."""
 
+import math
 from collections.abc import Callable
-from functools import partial
 
 from mpdf_rllib.baselines.bounds import fit_calibration, informed_ceiling, oracle
 from mpdf_rllib.baselines.llm_debate import LLMDebate
@@ -15,9 +15,10 @@ from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.recorded_trees import RecordedTrees
 
 
-def _best_threshold(trees: RecordedTrees, calibrated: bool = False) -> Outcome:
+def _until_confident(trees: RecordedTrees, calibrated: bool, budget: float) -> Outcome:
     calibration = fit_calibration(trees.train)
-    return stop_at(trees.test, calibration, best_threshold(trees.train, calibration, calibrated), calibrated)
+    threshold = best_threshold(trees.train, calibration, calibrated, budget)
+    return stop_at(trees.test, calibration, threshold, calibrated)
 
 
 RULES: dict[str, Callable[[RecordedTrees], Outcome]] = {
@@ -29,12 +30,16 @@ RULES: dict[str, Callable[[RecordedTrees], Outcome]] = {
     ),
     "highest log-probability of all": lambda trees: highest_logprob(trees.test, [*range(trees.test.num_nodes)]),
     "best fixed schedule": lambda trees: play_schedule(trees.test, best_schedule(trees.train)),
-    "refine until confident": _best_threshold,
-    "refine until confident, calibrated answer": partial(_best_threshold, calibrated=True),
     "informed ceiling": lambda trees: informed_ceiling(trees.train, trees.test, fit_calibration(trees.train)),
     "oracle": lambda trees: oracle(trees.test),
 }
 """By name: what they come to on the test questions."""
+
+UNTIL_CONFIDENT: dict[str, bool] = {
+    "refine until confident": False,
+    "refine until confident, calibrated answer": True,
+}
+"""By name, whether the answer is by the calibrated probability; with a threshold, and so with a budget."""
 
 SYSTEMS: dict[str, Callable[[ExperimentConfig], System]] = {
     "LLM-Debate": lambda config: LLMDebate(config.compare.llm_debate.rounds),
@@ -42,13 +47,24 @@ SYSTEMS: dict[str, Callable[[ExperimentConfig], System]] = {
 """By name; they ask for more than debates do."""
 
 
-def play_rule(name: str, trees: RecordedTrees, config: ExperimentConfig) -> Outcome:
+NAMES = (*RULES, *UNTIL_CONFIDENT, *SYSTEMS)
+
+
+def play_rule(name: str, trees: RecordedTrees, config: ExperimentConfig, budget: float = math.inf) -> Outcome:
     """What a rule or a system of that name comes to on the test questions.
+
+    Args:
+        name: One of `NAMES`.
+        trees: All solutions.
+        config: Of what is played.
+        budget: Generated tokens a training question that a rule of `UNTIL_CONFIDENT` may take.
 
     Raises:
         EngineError: The engine failed, where something is not recorded.
     """
     if name in RULES:
         return RULES[name](trees)
+    if name in UNTIL_CONFIDENT:
+        return _until_confident(trees, UNTIL_CONFIDENT[name], budget)
     (result,) = play_systems(config, [[SYSTEMS[name](config)]], train=[], test=trees.test.questions)
     return result.outcomes[0]
