@@ -162,6 +162,20 @@ def is_vote_correct(answers: Answers, weight: np.ndarray) -> np.ndarray:
     return np.take_along_axis(answers.correct, winner, -1)[..., 0] & parsed
 
 
+def is_most_confident_correct(answers: Answers, made: np.ndarray) -> np.ndarray:
+    """Whether the most confident of some solutions is right, of equals the first [ours].
+
+    Args:
+        answers: Arrays of shape (..., M).
+        made: bool, shape (..., M): which of them there are.
+
+    Returns:
+        bool, shape (...); no answer is wrong.
+    """
+    best = np.where(made, answers.confidence, -1.0).argmax(-1)[..., None]
+    return np.take_along_axis(answers.correct & made, best, -1)[..., 0]
+
+
 def right_share(answer_class: np.ndarray, correct: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """The share of right solutions in a weighted vote [ours].
 

@@ -166,7 +166,9 @@ def critic_features(critic: Generation | None) -> dict[str, float]:
 
 def peer_features(scored: Sequence[Generation]) -> dict[str, float]:
     """z_peer of what scored a text as other agents' answer, each with a log-probability a token; 0 without text."""
-    return {"peer_probability": float(np.mean([np.exp(np.mean(each.word_logprobs)) for each in scored] or [0.0]))}
+    return {
+        "peer_probability": float(np.mean([math.exp(float(np.mean(each.word_logprobs))) for each in scored] or [0.0]))
+    }
 
 
 def free_logprobs(generation: Generation) -> tuple[float, ...]:

@@ -31,7 +31,7 @@ class Solution:
         answer: Canonical answer, or None where the text holds none.
         correct: Whether it is right; unparsed is wrong.
         confidence: Geometric mean of the token probabilities, in [0, 1], of a report those that its schema did not
-            force; 0 where unparsed.
+            force; where other agents score it, of theirs, too, each agent's with equal weight; 0 where unparsed.
         features: float32, shape (F,): the entries of z that `features.solution_table` names.
         tokens: Tokens of the solution, and of what judged it: prompt, of which cached, generated.
     """
@@ -96,7 +96,7 @@ def make_solution(
         text=generation.text,
         answer=canonical,
         correct=canonical is not None and question.accepts(canonical),
-        confidence=math.exp(float(np.mean(logprobs))) if answer and logprobs else 0.0,
+        confidence=_confidence([logprobs, *(peer.word_logprobs for peer in peers)]) if answer and logprobs else 0.0,
         features=as_vector(table, z),
         tokens=(
             sum(call.prompt_tokens for call in calls),
@@ -104,3 +104,7 @@ def make_solution(
             sum(call.generated_tokens for call in calls),
         ),
     )
+
+
+def _confidence(logprobs_by_agent: Sequence[Sequence[float]]) -> float:
+    return math.exp(float(np.mean([np.mean(logprobs) for logprobs in logprobs_by_agent])))

@@ -16,6 +16,7 @@ from mpdf_rllib.envs.debate import (
     candidate_nodes,
     concede_targets,
     consensus,
+    is_most_confident_correct,
     is_team_correct,
     is_team_correct_without_each,
     is_vote_correct,
@@ -172,6 +173,15 @@ def test_a_weighted_vote_is_won_by_the_largest_sum_of_equals_the_lowest_agents(b
             if answer != NONE:
                 cast[answer] += weight
         assert won[b] == (bool(cast) and cast.most_common(1)[0][0] == RIGHT)  # of equals the one first met
+
+
+@settings(deadline=None)
+@given(teams(elements=(ANSWERS, CONFIDENCES, st.booleans())))
+def test_the_most_confident_of_what_was_made_is_right_or_not(batch):
+    won = is_most_confident_correct(held(*batch[:2]), batch[2])
+    for b, rows in enumerate(zip(*batch, strict=True)):
+        best = max((row for row in zip(*rows, strict=True) if row[2]), key=lambda row: row[1], default=(NONE, 0, True))
+        assert won[b] == (best[0] == RIGHT)
 
 
 @settings(deadline=None)

@@ -105,6 +105,8 @@ def test_what_the_others_find_likely_is_told_and_paid_for():
     probability = (np.exp(np.mean([-0.5, -0.25])) + np.exp(np.mean([-1.5, -0.25]))) / 2
     entry = [feature.name for feature in team.table([PENS])].index("peer_probability")
     assert debates.tree.solution(0, 5).features[entry] == pytest.approx(probability)
+    own = np.log(0.9)
+    assert debates.tree.confidence[0, 5] == pytest.approx(np.exp((own + (-0.5 - 0.25) / 2 + (-1.5 - 0.25) / 2) / 3))
     nodes = sum(2**node for node in (0, 4, 5, 8))
     assert debates.tokens.tolist() == [[nodes + 4 * 2 * 2**20, 0, nodes]]
 

@@ -253,6 +253,7 @@ STUDY = {
         "SoftRankPO": {},
         "vote": {"answer": "calibrated vote"},
         "surest": {"answer": "highest confidence"},
+        "best": {"answer": "most confident of all"},
         "likelihood": {"set": {"team.peer_likelihood": True}},
         "other test": {"test": {"questions.families": ["addition"], "questions.test": 6}},
         "plurality": {"system": "plurality"},

@@ -22,7 +22,7 @@ FOLDER = Path(mpdf_rllib.__file__).parent / "tuned_examples" / "experiments"
 """Where the packaged studies lie."""
 
 Algorithm = Literal["SoftRankPO", "GRPO", "RolloutGRPO", "PPO"]
-Answer = Literal["plurality", "calibrated vote", "highest confidence"]
+Answer = Literal["plurality", "calibrated vote", "highest confidence", "most confident of all"]
 Measure = Literal["accuracy", "spread", "tokens", "generated_tokens", "persist", "refine", "concede", "log_ratio"]
 
 
@@ -36,7 +36,8 @@ class ArmConfig(Section):
     """What trains the policy."""
     answer: Answer = "plurality"
     """What a policy's team answers at the end: as the plurality does, or a vote weighted by calibrated probabilities of
-    being correct, or the most probable solution."""
+    being correct, or the most probable solution by these; or the most confident of all solutions that the debate has
+    made, also of those that agents have left."""
     budget: Annotated[float, Field(gt=0)] | None = None
     """Of refining until a tuned threshold: generated tokens a training question that it may take; any by default."""
     set: dict[str, Any] = {}

@@ -10,7 +10,7 @@ import numpy as np
 from mpdf_rllib.algorithms.meta_policy import greedy
 from mpdf_rllib.baselines.bounds import fit_calibration
 from mpdf_rllib.baselines.schedules import play
-from mpdf_rllib.envs.debate import is_vote_correct
+from mpdf_rllib.envs.debate import Answers, is_most_confident_correct, is_vote_correct
 from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.results import SystemResult
@@ -98,6 +98,12 @@ def _answering(answer: Answer, trees: RecordedTrees) -> Callable[[DebateBatch], 
     """Whether the team's answers are right, of debates that are over; calibrated on the training questions."""
     if answer == "plurality":
         return lambda debates: debates.correct
+    if answer == "most confident of all":
+        test = trees.test
+        every = Answers(test.answer_class, test.confidence, test.correct)
+        return lambda debates: is_most_confident_correct(
+            Answers(*(array[debates.question] for array in every)), debates.visited
+        )
     calibration = fit_calibration(trees.train)
 
     def is_correct(debates: DebateBatch) -> np.ndarray:
