@@ -70,8 +70,11 @@ def test_words_are_scored(vllm_engine: VLLMEngine) -> None:
     assert len(set(probabilities)) == 3
 
 
-def test_a_text_is_scored_as_the_continuation_that_it_was(vllm_engine: VLLMEngine) -> None:
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_text_is_scored_as_the_continuation_that_it_was(vllm_engine: VLLMEngine, chat: bool) -> None:
     (request,) = make_requests(1)
+    if chat:
+        request = dataclasses.replace(request, prompt=(("user", "How much is 3 * 5?"),))
     own = run(vllm_engine.generate(request))
     long = " 3 * 5 = 15, which is 3 + 3 + 3 + 3 + 3 or 5 + 5 + 5, and so is 15 * 1 and 1 * 15"
 
@@ -85,7 +88,7 @@ def test_a_text_is_scored_as_the_continuation_that_it_was(vllm_engine: VLLMEngin
     assert again.word_logprobs == pytest.approx(own.logprobs[: len(again.word_logprobs)], abs=0.05)
     assert again.prompt_tokens == own.prompt_tokens + len(again.word_logprobs)
     assert (again.text, again.finish_reason, again.generated_tokens) == ("", "score", 0)
-    assert sum(scored(" 3 * 5 = 99").word_logprobs) < sum(again.word_logprobs) - 1
+    assert sum(scored(own.text + " 99 99").word_logprobs) < sum(again.word_logprobs) - 1
     first, second = scored(long), scored(long)  # of the second the engine has a part in its cache
     assert len(first.word_logprobs) > 40
     assert second.word_logprobs == pytest.approx(first.word_logprobs, abs=0.05)
