@@ -233,9 +233,7 @@ def test_packaged_studies_have_ten_seeds_and_arms_that_differ(path):
     study = load_study(path.stem)
     assert study.experiment.seeds >= 10
     for one, two in itertools.combinations(study.arms, 2):
-        first, second = (
-            (a.trained, a.played, a.config.system, a.config.algorithm, a.config.answer) for a in (one, two)
-        )
+        first, second = ((a.trained, a.played, a.config.model_copy(update={"set": {}, "test": {}})) for a in (one, two))
         assert first != second, f"{one.name} is {two.name}"
 
 
