@@ -9,6 +9,7 @@ import numpy as np
 
 from mpdf_rllib.baselines.outcome import Outcome, outcome_of_nodes
 from mpdf_rllib.envs.credit import Calibration
+from mpdf_rllib.envs.debate import Answers, is_most_confident_correct
 from mpdf_rllib.envs.solution_tree import SolutionTree
 
 
@@ -27,9 +28,8 @@ def stop_at(tree: SolutionTree, calibration: Calibration, threshold: float, cali
     stops = seen >= threshold
     last = np.where(stops.any(-1), stops.argmax(-1), tree.rounds)
     used = tree.depth <= last[:, None]
-    best = np.where(used, probability if calibrated else tree.confidence, -1.0).argmax(-1)
-    correct = np.take_along_axis(tree.correct, best[:, None], -1)[:, 0]
-    return outcome_of_nodes(tree, correct, used)
+    answers = Answers(tree.answer_class, probability if calibrated else tree.confidence, tree.correct)
+    return outcome_of_nodes(tree, is_most_confident_correct(answers, used), used)
 
 
 def best_threshold(

@@ -16,6 +16,7 @@ from mpdf_rllib.studies.statistics import (
     interquartile_mean,
     probability_of_improvement,
     share_won,
+    values_of,
 )
 from mpdf_rllib.text_table import TextTable
 
@@ -82,8 +83,7 @@ def _arms_table(reference: str, arms: Mapping[str, PlayedArm]) -> TextTable:
                 shown(interquartile_mean(arm)) if seeds > 1 else "",
                 shown(estimate(arm, "spread")) if seeds > 1 else "",
                 *against,
-                f"{arm.result.tokens[0] + arm.result.tokens[2]:.0f}",
-                f"{arm.result.tokens[2]:.0f}",
+                *(f"{values_of(arm, m).mean():.0f}" for m in ("tokens", "generated_tokens")),
                 "" if arm.training_tokens is None else f"{arm.training_tokens:.0f}",
                 "" if shares is None else "/".join(f"{100 * share:.0f}" for share in shares),
             ]
