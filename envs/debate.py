@@ -162,18 +162,26 @@ def is_vote_correct(answers: Answers, weight: np.ndarray) -> np.ndarray:
     return np.take_along_axis(answers.correct, winner, -1)[..., 0] & parsed
 
 
-def is_most_confident_correct(answers: Answers, made: np.ndarray) -> np.ndarray:
-    """Whether the most confident of some solutions is right, of equals the first [ours].
+def most_confident(answer_class: np.ndarray, confidence: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """Of solutions with an answer the most confident one, of equals the first [ours].
 
     Args:
-        answers: Arrays of shape (..., M).
-        made: bool, shape (..., M): which of them there are.
+        answer_class: int64, shape (..., M).
+        confidence: shape (..., M).
+        made: bool, shape (..., M): which of the M solutions there are.
 
     Returns:
-        bool, shape (...); no answer is wrong.
+        int64, shape (...): its index, -1 where none has an answer.
     """
-    best = np.where(made, answers.confidence, -1.0).argmax(-1)[..., None]
-    return np.take_along_axis(answers.correct & made, best, -1)[..., 0]
+    eligible = made & (answer_class != UNPARSED)
+    return np.where(eligible.any(-1), np.where(eligible, confidence, -1.0).argmax(-1), -1)
+
+
+def is_most_confident_correct(solutions: Answers, made: np.ndarray) -> np.ndarray:
+    """Whether the `most_confident` of the solutions (..., M) that are made is right: bool (...); no answer is wrong."""
+    shape = np.broadcast_shapes(solutions.correct.shape, made.shape)
+    best = most_confident(solutions.answer_class, solutions.confidence, made)
+    return _said(np.broadcast_to(solutions.correct, shape), best, False)
 
 
 def right_share(answer_class: np.ndarray, correct: np.ndarray, weight: np.ndarray) -> np.ndarray:

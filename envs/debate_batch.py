@@ -13,9 +13,10 @@ from mpdf_rllib.envs.debate import (
     candidate_nodes,
     concede_targets,
     consensus,
-    is_team_correct,
     may_concede,
+    most_confident,
     same_answer,
+    speaker,
 )
 from mpdf_rllib.envs.features import DEBATE_FEATURES
 from mpdf_rllib.envs.solution_tree import SolutionTree
@@ -28,6 +29,25 @@ Observation = dict[str, np.ndarray]
 Concede = Literal["most_confident", "each"]
 """Whom an agent may concede to: the most confident peer with another answer [ours], or each, an action a peer."""
 
+Answer = Literal["plurality", "most_confident"]
+"""The team's answer: that of most agents, or of the most confident solution that the debate has made, whether an agent
+holds it or has left it [ours]."""
+
+
+class Rules(NamedTuple):
+    """What a team may do, and what it answers.
+
+    Attributes:
+        concede: Whom an agent may concede to.
+        answer: The team's, at the end of a debate.
+    """
+
+    concede: Concede = "most_confident"
+    answer: Answer = "plurality"
+
+
+DEFAULT_RULES = Rules()
+
 
 class Rewards(NamedTuple):
     """The reward terms of every action, float64, each of shape (B, N, K), NaN where illegal.
@@ -36,7 +56,7 @@ class Rewards(NamedTuple):
 
     Attributes:
         local: r_local of the paper, in [-1, 1].
-        consensus: r_global of the paper, in [-1, 1].
+        consensus: r_global of the paper, in [-1, 1]; it is about the plurality, whatever the team answers.
         tokens: Generated tokens that the action costs: those of a refinement that nobody in the debate has stood on.
     """
 
@@ -50,6 +70,7 @@ class DebateBatch:
 
     Attributes:
         tree: Where the solutions are.
+        rules: What agents may do, and what the team answers.
         question: int64, shape (B,): which question of the tree each debate is about.
         node: int64, shape (B, N): where the agents stand.
         round: Rounds played, 0 to `tree.rounds`.
@@ -58,16 +79,16 @@ class DebateBatch:
         draw: int64, shape (B, N): which one that is for an agent that refines in the coming round.
     """
 
-    def __init__(self, tree: SolutionTree, fill: Fill, concede: Concede = "most_confident"):
+    def __init__(self, tree: SolutionTree, fill: Fill, rules: Rules = DEFAULT_RULES):
         """Makes an empty batch; `reset` begins debates.
 
         Args:
             tree: Its roots are the agents.
             fill: Asks the engine for missing nodes; never called for nodes that are there.
-            concede: Whom an agent may concede to.
+            rules: What agents may do, and what the team answers.
         """
         self.tree = tree
-        self.concede = concede
+        self.rules = rules
         self.rng = np.random.default_rng(0)
         self._fill = fill
         self._agents = np.arange(len(tree.roots))
@@ -81,7 +102,7 @@ class DebateBatch:
     @property
     def num_actions(self) -> int:
         """K: Persist, Refine, and Concede, which is one action or one for each peer."""
-        return REFINE + 1 + (1 if self.concede == "most_confident" else len(self._agents) - 1)
+        return REFINE + 1 + (1 if self.rules.concede == "most_confident" else len(self._agents) - 1)
 
     def reset(self, questions: Sequence[int] | np.ndarray, with_rewards: bool = False) -> None:
         """Begins a debate on each of the questions; all first answers are asked for at once.
@@ -111,8 +132,18 @@ class DebateBatch:
 
     @property
     def correct(self) -> np.ndarray:
-        """bool, shape (B,): whether the team's answer is right."""
-        return is_team_correct(self.answers)
+        """bool, shape (B,): whether the team's answer is right; no answer is wrong."""
+        said = self.said
+        return self.tree.correct[self.question, said] & (said >= 0)
+
+    @property
+    def said(self) -> np.ndarray:
+        """int64, shape (B,): the node of the team's solution, -1 where it has no answer."""
+        if self.rules.answer == "most_confident":
+            everything = np.broadcast_to(np.arange(self.visited.shape[1]), self.visited.shape)
+            return most_confident(*self._answers(everything)[:2], self.visited)
+        agent = speaker(*self.answers[:2])
+        return np.where(agent >= 0, np.take_along_axis(self.node, np.maximum(agent, 0)[:, None], -1)[:, 0], -1)
 
     @property
     def tokens(self) -> np.ndarray:
@@ -199,7 +230,7 @@ class DebateBatch:
 
     def fork(self, rows: np.ndarray) -> "DebateBatch":
         """Copies of the given debates, (B',) row indices, that go on without changing these; they share the rng."""
-        copy = DebateBatch(self.tree, self._fill, self.concede)
+        copy = DebateBatch(self.tree, self._fill, self.rules)
         copy.question, copy.node, copy.visited = self.question[rows], self.node[rows], self.visited[rows]
         copy.round, copy.rng, copy.draw = self.round, self.rng, self.draw[rows]
         return copy
@@ -220,7 +251,7 @@ class DebateBatch:
 
     def _led_to(self, most_confident: np.ndarray) -> np.ndarray:
         """The candidates (B, N, K, S), given each agent's most confident peer with another answer, (B, N)."""
-        if self.concede == "most_confident":
+        if self.rules.concede == "most_confident":
             targets = most_confident[..., None]
         else:
             eligible = may_concede(self.answers.answer_class)[:, self._agents[:, None], self._others]

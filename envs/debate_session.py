@@ -76,7 +76,7 @@ class DebateSession:
         self._make_engine = engine
         self._engine: Engine | None = None
         self._end_engine: weakref.finalize | None = None
-        self.debates = DebateBatch(team.tree(owned, team.table(everything)), self.fill, team.concede)
+        self.debates = DebateBatch(team.tree(owned, team.table(everything)), self.fill, team.rules)
         self.debates.rng = np.random.default_rng()
         self._queue = np.zeros(0, np.int64)
 

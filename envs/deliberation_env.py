@@ -18,7 +18,8 @@ class DeliberationEnv(MultiAgentEnv):
     """N language-model agents debate a question for T rounds; in each, all act at once: Persist, Refine or Concede.
 
     The language models are a part of the env, and frozen. What is learned is when to keep a solution, when to have it
-    revised and when to adopt a peer's; the team's answer is the plurality's [ours].
+    revised and when to adopt a peer's. The team's answer is the plurality's, or with `team.answer` "most_confident"
+    that of the most confident solution of the debate, whether an agent holds it or has left it [ours].
 
     ## Import
 
@@ -102,9 +103,10 @@ class DeliberationEnv(MultiAgentEnv):
         r_local = [own answer correct after the action] - [correct before]
         r_global = [consensus correct] - [consensus correct without this agent], after the actions
 
-    The consensus is the plurality of the answers, ties broken by summed confidence, then by the lowest agent [ours]. It
-    is the entry of `info["action_rewards"]` for the action taken: that vector holds what every action would have
-    brought. With `team.refine_samples` = m, Refine's is the mean over m refinements, of which the one taken is drawn.
+    The consensus is the plurality of the answers, ties broken by summed confidence, then by the lowest agent [ours],
+    whatever `team.answer` says. The reward is the entry of `info["action_rewards"]` for the action taken: that vector
+    holds what every action would have brought. With `team.refine_samples` = m, Refine's is the mean over m refinements,
+    of which the one taken is drawn.
 
     The config may have credit given in another way [ours]:
 

@@ -1,6 +1,7 @@
 """The env runner of debates: batched, with seeds of its own, and with credit that follows the current policy."""
 
 import traceback
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,13 @@ from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.utils import _gym_env_creator
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics import (
+    NUM_AGENT_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES,
+    NUM_MODULE_STEPS_SAMPLED,
+)
 from ray.rllib.utils.typing import StateDict
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
@@ -35,12 +42,32 @@ class DeliberationEnvRunner(MultiAgentEnvRunner):
     _num_seeded_resets = 0
     """Since the algorithm last told how many steps all took: what is drawn after it depends on nothing that a restarted
     env runner, or a resumed run, does not know."""
+    _sampled: Counter[tuple[str, ...]]
+    """Steps and episodes of a call of `sample`, which logs them at its end: RLlib's runner logs every step of every
+    debate, in a tenth of its time."""
 
     @override(MultiAgentEnvRunner)
     def sample(self, **kwargs):
         following = all(getattr(module, "reference_frozen", True) for module in self.module.values())
         self.env.session.policy = self._act_greedily if following else None
-        return super().sample(**kwargs)
+        self._sampled = Counter()
+        episodes = super().sample(**kwargs)
+        for key, count in self._sampled.items():
+            name, *of = key
+            self.metrics.log_value(key, count, reduce="sum")
+            self.metrics.log_value(
+                (f"{name}_lifetime", *of), count, reduce="lifetime_sum", with_throughput=name == NUM_ENV_STEPS_SAMPLED
+            )
+        return episodes
+
+    @override(MultiAgentEnvRunner)
+    def _increase_sampled_metrics(self, num_steps, next_obs, episode):
+        self._sampled[NUM_ENV_STEPS_SAMPLED,] += num_steps
+        self._sampled[NUM_EPISODES,] += episode.is_done
+        for agent in next_obs:
+            self._sampled[NUM_AGENT_STEPS_SAMPLED, agent] += 1
+            self._sampled[NUM_MODULE_STEPS_SAMPLED, episode.module_for(agent)] += 1
+        return num_steps
 
     @override(EnvRunner)
     def _try_env_reset(self, *, seed=None, options=None):

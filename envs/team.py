@@ -14,7 +14,7 @@ from mpdf_rllib.engine.types import (
     SamplingParameters,
     generate_many,
 )
-from mpdf_rllib.envs.debate_batch import Concede
+from mpdf_rllib.envs.debate_batch import Answer, Concede, Rules
 from mpdf_rllib.envs.features import FeatureTable, solution_table
 from mpdf_rllib.envs.self_report import REPORT_TOKENS, report_instruction, report_schema
 from mpdf_rllib.envs.solution import Solution, make_solution
@@ -61,6 +61,7 @@ class Team:
         rounds: Number of rounds T, at least 1.
         critic: Each solution gets a verdict of its author's model, whose probability is a part of the state.
         concede: Whom an agent may concede to; see `debate_batch.Concede`.
+        answer: What the team answers; see `debate_batch.Answer`.
         refine_samples: Refinements of a solution by one agent, at least 1: the reward of Refine is their mean, and the
             one that an agent gets is drawn [ours; 1 in the paper].
         peer_likelihood: Each solution is also scored by all other agents, as their own first answer; how likely they
@@ -74,6 +75,7 @@ class Team:
     rounds: int = 3
     critic: bool = True
     concede: Concede = "most_confident"
+    answer: Answer = "plurality"
     refine_samples: int = 1
     refiner: Refiner = "author"
     self_report: bool = False
@@ -83,6 +85,11 @@ class Team:
     def members(self) -> tuple[Agent, ...]:
         """The N agents."""
         return (Agent(),) * self.agents if isinstance(self.agents, int) else self.agents
+
+    @property
+    def rules(self) -> Rules:
+        """Of its debates."""
+        return Rules(self.concede, self.answer)
 
     def table(self, questions: Iterable[Question]) -> FeatureTable:
         """The features of this team's solutions to such questions: their author is one where the agents differ."""

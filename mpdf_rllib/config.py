@@ -15,7 +15,7 @@ from mpdf_rllib.engine.config import EngineConfig, VLLMConfig
 from mpdf_rllib.engine.model_router import ModelRouter
 from mpdf_rllib.engine.time_limit import TimeLimitedEngine
 from mpdf_rllib.envs.credit import CreditKind, Term
-from mpdf_rllib.envs.debate_batch import Concede
+from mpdf_rllib.envs.debate_batch import Answer, Concede, Rules
 from mpdf_rllib.envs.features import DEBATE_FEATURES, FeatureTable, entries_of, solution_table
 from mpdf_rllib.envs.team import Agent, Refiner, Team
 from mpdf_rllib.errors import ConfigError
@@ -90,6 +90,8 @@ class TeamConfig(Section):
     """Of sampling: the share of the probability that the tokens to draw from have together."""
     concede: Concede = "most_confident"
     """Whom an agent may concede to: the most confident peer with another answer, or each such peer, an action each."""
+    answer: Answer = "plurality"
+    """What the team answers: as most agents do in the end, or as the most confident solution of the whole debate."""
     refine_samples: Annotated[int, Field(ge=1)] = 1
     """Refinements of a solution by one agent; the reward of Refine is their mean, the one it gets is drawn."""
     refiner: Refiner = "author"
@@ -124,6 +126,11 @@ class TeamConfig(Section):
         """Solutions in a question's tree, which holds every debate about it."""
         below = self.refine_samples * (self.size if self.refiner == "actor" else 1)
         return self.size * sum(below**depth for depth in range(self.rounds + 1))
+
+    @property
+    def rules(self) -> Rules:
+        """Of its debates."""
+        return Rules(self.concede, self.answer)
 
     def table(self, kinds: Collection[Kind]) -> FeatureTable:
         """The features of a solution to questions of such kinds."""

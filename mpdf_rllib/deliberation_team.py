@@ -137,7 +137,7 @@ class DeliberationTeam:
                 self._engine = self._make_engine()
         tree = self._team.tree(questions, self._table)
         fill = partial(self._team.fill, self._engine, tree)
-        debates = DebateBatch(tree, lambda wanted: run(fill(wanted)), self._team.concede)
+        debates = DebateBatch(tree, lambda wanted: run(fill(wanted)), self._team.rules)
         debates.reset(np.arange(len(questions)))
         return debates
 

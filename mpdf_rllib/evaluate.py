@@ -29,7 +29,7 @@ def evaluate(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResul
         ConfigError: The run folder cannot be written.
         DataError: The run has no trained checkpoints yet.
     """
-    results = [*_rules(trees), *_learned(config, trees), *bounds(trees)]
+    results = [*_baselines(config, trees), *_learned(config, trees), *bounds(trees)]
     questions = trees.test.questions
     ids, sets = [question.id for question in questions], [question.source for question in questions]
     with run_folder.writing(config.run_path):
@@ -38,7 +38,7 @@ def evaluate(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResul
     return results
 
 
-def _rules(trees: RecordedTrees) -> list[SystemResult]:
+def _baselines(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemResult]:
     """Rules without learning; what has a setting is set on the training questions."""
     train, test, fresh = trees.train, trees.test, trees.fresh
     first = roots(test)
@@ -56,7 +56,7 @@ def _rules(trees: RecordedTrees) -> list[SystemResult]:
         ]
     once = nodes_to_depth(test, 1)
     everything = list(range(test.num_nodes))
-    schedule = best_schedule(train)
+    schedule = best_schedule(train, config.team.rules)
     steps = ", ".join(ACTIONS[action].capitalize() for action in schedule)
     calibration = fit_calibration(train)
     threshold = best_threshold(train, calibration)
@@ -66,7 +66,7 @@ def _rules(trees: RecordedTrees) -> list[SystemResult]:
         SystemResult(f"refine all once, highest log-probability of the {len(once)}", (highest_logprob(test, once),)),
         SystemResult(f"plurality of all {len(everything)} solutions", (plurality(test, everything),)),
         SystemResult(f"highest log-probability of all {len(everything)}", (highest_logprob(test, everything),)),
-        SystemResult(f"best fixed schedule ({steps})", (play_schedule(test, schedule),)),
+        SystemResult(f"best fixed schedule ({steps})", (play_schedule(test, schedule, config.team.rules),)),
         SystemResult(f"refine all until confidence passes {threshold:.2f}", (stop_at(test, calibration, threshold),)),
     ]
 

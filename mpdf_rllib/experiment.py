@@ -48,9 +48,10 @@ def _command(options: argparse.Namespace) -> None:
     page = Path(options.results)
     for study, arms in zip(studies, run_studies(studies, options.fresh), strict=True):
         with cli.console.status(f"Writing {study.name}"):
-            text = section(study, arms)
+            shown = tables(study, arms)
+            text = section(study, arms, shown)
             _write_section(page, study.name, text, order)
-        for table in tables(study, arms):
+        for table in shown:
             cli.output.print(table)
         cli.output.print(text[text.rindex("\n\n") :], highlight=False, soft_wrap=True)
     cli.output.print(f"page: {page}", highlight=False, soft_wrap=True)

@@ -29,5 +29,5 @@ def play_policies(
     for checkpoint in checkpoints:
         modules = load_modules(checkpoint, config.team.size)
         networks = [module.reference if references else module.policy for module in modules]
-        outcomes.append(play(tree, greedy(networks), config.team.concede))
+        outcomes.append(play(tree, greedy(networks), config.team.rules))
     return tuple(outcomes)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork, action_probabilities
-from mpdf_rllib.envs.debate import REFINE, concede_targets, speaker
+from mpdf_rllib.envs.debate import REFINE, concede_targets
 from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.questions import Question
@@ -76,7 +76,7 @@ class Transcript:
         nodes: The solutions that are there, by node; a recorded tree's are more than the agents stood on.
         rounds: One a round.
         final: The node that each agent held in the end.
-        speaker: The agent whose solution is the team's, None where no agent has an answer.
+        team_node: The node of the team's solution, None where it has no answer.
         tokens: What the debate cost: prompt, of which cached, generated.
     """
 
@@ -84,17 +84,17 @@ class Transcript:
     nodes: dict[int, Node]
     rounds: tuple[Round, ...]
     final: tuple[int, ...]
-    speaker: int | None
+    team_node: int | None
     tokens: tuple[int, int, int]
 
     @property
     def said(self) -> Node | None:
-        """The team's solution, None where no agent has an answer."""
-        return None if self.speaker is None else self.nodes[self.final[self.speaker]]
+        """The team's solution, None where it has no answer."""
+        return None if self.team_node is None else self.nodes[self.team_node]
 
     @property
     def answer(self) -> str | None:
-        """The team's answer, canonical; None where no agent has one."""
+        """The team's answer, canonical; None where it has none."""
         return self.said.answer if self.said else None
 
     @property
@@ -124,15 +124,15 @@ def play_round(debates: DebateBatch, networks: Sequence[MetaPolicyNetwork]) -> l
     """Plays a round of all debates; see `play`."""
     probabilities = action_probabilities(networks, debates.observe())
     actions = probabilities.argmax(-1)
-    answers, node = debates.answers, debates.node
+    team_nodes, node = debates.said, debates.node
     targets = _targets(debates, actions)
     debates.step(actions)
     rounds = []
-    for debate, said in enumerate(speaker(answers.answer_class, answers.confidence).tolist()):
+    for debate, said in enumerate(team_nodes.tolist()):
         question = int(debates.question[debate])
         rounds.append(
             Round(
-                None if said < 0 else debates.tree.solution(question, int(node[debate, said])).answer,
+                None if said < 0 else debates.tree.solution(question, said).answer,
                 tuple(
                     Decision(
                         int(node[debate, agent]),
@@ -149,8 +149,6 @@ def play_round(debates: DebateBatch, networks: Sequence[MetaPolicyNetwork]) -> l
 
 def transcripts(debates: DebateBatch, rounds: Sequence[Sequence[Round]]) -> list[Transcript]:
     """What happened in debates that are over, given what `play_round` gave for each of their rounds."""
-    answers = debates.answers
-    speakers = speaker(answers.answer_class, answers.confidence).tolist()
     return [
         Transcript(
             debates.tree.questions[question],
@@ -160,13 +158,13 @@ def transcripts(debates: DebateBatch, rounds: Sequence[Sequence[Round]]) -> list
             None if said < 0 else said,
             tuple(debates.tokens[debate].tolist()),
         )
-        for debate, (question, said) in enumerate(zip(debates.question.tolist(), speakers, strict=True))
+        for debate, (question, said) in enumerate(zip(debates.question.tolist(), debates.said.tolist(), strict=True))
     ]
 
 
 def _targets(debates: DebateBatch, actions: np.ndarray) -> np.ndarray:
     """The peers that agents concede to, int64, shape (B, N); -1 where they do not concede."""
-    if debates.concede == "most_confident":
+    if debates.rules.concede == "most_confident":
         targets = concede_targets(*debates.answers[:2])
     else:
         peer = np.maximum(actions - REFINE - 1, 0)

@@ -62,7 +62,7 @@ class Script:
 
     def debates(self, team: Team) -> DebateBatch:
         tree = team.tree([PENS])
-        return DebateBatch(tree, lambda wanted: asyncio.run(team.fill(self.engine, tree, wanted)))
+        return DebateBatch(tree, lambda wanted: asyncio.run(team.fill(self.engine, tree, wanted)), team.rules)
 
     @property
     def places(self) -> list[tuple[int, int, int]]:

@@ -151,7 +151,8 @@ def test_the_stopping_rule_by_hand(seed, shape, threshold, calibrated):
     rounds = shape[1]
     outcome = stop_at(tree, BY_FIRST_FEATURE, threshold, calibrated)
     if calibrated:
-        tree.confidence = tree.features[..., 0].astype(float)  # which a calibration by it orders alike
+        by_first = tree.features[..., 0].astype(float)  # which a calibration by it orders alike
+        tree.confidence = np.where(tree.answer_class == UNPARSED, 0.0, by_first)
     for q in range(5):
         for depth in range(rounds + 1):
             made = nodes_to_depth(tree, depth)

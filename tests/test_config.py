@@ -277,7 +277,7 @@ def test_other_agents_judge_completions_alone_where_a_server_is_asked():
         ("engine={kind: endpoint, url: 'http://host/v1', args: {}}", "engine.args: unknown key"),
         ("engine={kind: endpoint, url: 'http://host/v1', api_key: sk-1}", "did you mean api_key_env?"),
         ("algorithm.credits={}", "algorithm.credits: {}"),
-        ("questions.families=[addition, division]", "questions.families.1: 'division'"),
+        ("questions.families=[addition, geometry]", "questions.families.1: 'geometry'"),
         ("questions.families=[]", "questions.families: []"),
         ("questions.train=9", "questions.train: 9: input should be greater than or equal to 10"),
         ("name=a/b", "name: 'a/b'"),

@@ -13,7 +13,7 @@ from scipy.stats import kstest, norm
 from mpdf_rllib.envs.answer_classes import UNPARSED
 from mpdf_rllib.envs.credit import OUTLIER, Calibration, Credit, merge_ties, outcome_credit
 from mpdf_rllib.envs.debate import PERSIST, REFINE
-from mpdf_rllib.envs.debate_batch import DebateBatch, Rewards
+from mpdf_rllib.envs.debate_batch import DebateBatch, Rewards, Rules
 from mpdf_rllib.envs.features import NUMBERS
 from mpdf_rllib.errors import ConfigError, DataError
 
@@ -31,7 +31,8 @@ def test_outcome_credit_is_what_playing_on_comes_to(seed, agents, rounds, conced
     rng = np.random.default_rng(seed)
     tree = random_tree(rng, agents, rounds, refiner=refiner)
     calibration = Calibration(tuple(rng.normal(size=len(NUMBERS))), 0.3) if calibrated else None
-    debates = DebateBatch(tree, nothing_is_missing, concede)
+    rules = Rules(concede)
+    debates = DebateBatch(tree, nothing_is_missing, rules)
     policy = linear_policy(rng, debates.num_actions)
     debates.reset([0, 2, 1])
     history = []
@@ -45,7 +46,7 @@ def test_outcome_credit_is_what_playing_on_comes_to(seed, agents, rounds, conced
     assert (np.isnan(tokens) == ~legal).all()
 
     for b, i, k in np.argwhere(legal):
-        replay = DebateBatch(tree, nothing_is_missing, concede)
+        replay = DebateBatch(tree, nothing_is_missing, rules)
         replay.reset([debates.question[b]])
         for taken in history:
             replay.step(taken[[b]])

@@ -180,7 +180,8 @@ def test_a_weighted_vote_is_won_by_the_largest_sum_of_equals_the_lowest_agents(b
 def test_the_most_confident_of_what_was_made_is_right_or_not(batch):
     won = is_most_confident_correct(held(*batch[:2]), batch[2])
     for b, rows in enumerate(zip(*batch, strict=True)):
-        best = max((row for row in zip(*rows, strict=True) if row[2]), key=lambda row: row[1], default=(NONE, 0, True))
+        answered = [row for row in zip(*rows, strict=True) if row[2] and row[0] != NONE]
+        best = max(answered, key=lambda row: row[1], default=(NONE, 0, True))
         assert won[b] == (best[0] == RIGHT)
 
 

@@ -216,7 +216,7 @@ def test_a_prompt_without_shots_is_the_question():
 
 
 def test_a_source_without_prompts_is_named():
-    with pytest.raises(DataError, match="no prompts trivia; give one of addition, arithmetic, generic, .* or the path"):
+    with pytest.raises(DataError, match="no prompts trivia; give one of addition, arithmetic, .* or the path"):
         load_prompts("trivia")
 
 

@@ -25,17 +25,22 @@ TEAMS = st.builds(
     agents=st.integers(2, 8),
     rounds=st.integers(1, 6),
     concede=st.sampled_from(["most_confident", "each"]),
+    answer=st.sampled_from(["plurality", "most_confident"]),
     refine_samples=st.integers(1, 3),
     refiner=st.sampled_from(["author", "actor"]),
 )
 RIGHT = "48"
 
 
-def written_at(place, seed: int) -> Solution:
-    """A solution for every place: nothing, the right answer or one of two wrong ones, as sure as so many eighths."""
+def written_at(team: Team, place, seed: int) -> Solution:
+    """A solution for every place: nothing, the right answer or one of two wrong ones, as sure as so many eighths.
+
+    Where the surest of all wins, no two are as sure.
+    """
     rng = np.random.default_rng(zlib.crc32(repr((place, seed)).encode()))
     answer = [None, RIGHT, "7", "9"][rng.integers(4)]
-    confidence = rng.integers(9) / 8 if answer else 0.0
+    sure = rng.integers(9) / 8 if team.answer == "plurality" else rng.random()
+    confidence = sure if answer else 0.0
     tokens = tuple(rng.integers(1, 50, 3).tolist())
     return Solution("", answer, answer == RIGHT, confidence, np.zeros(len(NUMBERS), np.float32), tokens)
 
@@ -50,9 +55,9 @@ class PlainDebate:
         self.round = 0
 
     def writes(self, place) -> Solution:
-        return written_at(place, self.seed)
+        return written_at(self.team, place, self.seed)
 
-    def team_answer(self, places) -> str | None:
+    def plurality(self, places) -> str | None:
         """The most frequent answer, then the surest, then the lowest agent's."""
         solutions = [self.writes(place) for place in places]
         ballots = {}
@@ -62,6 +67,14 @@ class PlainDebate:
                 ballots[solution.answer] = count + 1, trust + Fraction(solution.confidence)
         # Answers are in the order of the agents, and `max` takes the first of equals.
         return max(ballots, key=ballots.get) if ballots else None
+
+    @property
+    def team_answer(self) -> str | None:
+        """The plurality's of what is held, or the surest of all that was made."""
+        if self.team.answer == "plurality":
+            return self.plurality(self.stands)
+        answered = [each for each in map(self.writes, self.paid) if each.answer is not None]
+        return max(answered, key=lambda each: each.confidence).answer if answered else None
 
     def refinements(self, agent: int, place) -> list:
         root, path = place
@@ -100,7 +113,7 @@ class PlainDebate:
                 for place in places:
                     solution, was_right = self.writes(place), self.writes(self.stands[agent]).correct
                     together = after[:agent] + [place] + after[agent + 1 :]
-                    won = (self.team_answer(together) == RIGHT) - (self.team_answer(rest) == RIGHT)
+                    won = (self.plurality(together) == RIGHT) - (self.plurality(rest) == RIGHT)
                     price = 0 if place in self.paid else solution.tokens[2]
                     terms.append((solution.correct - was_right, won, price))
                 row.append(tuple(np.mean(terms, axis=0)) if terms else None)
@@ -122,9 +135,9 @@ def arrays_of(team: Team, seeds: list[int]) -> tuple[DebateBatch, list]:
         for question, node in wanted:
             place = tree.position(question, node)
             asked.append((question, place.root, place.path))
-            tree.add(question, node, written_at((place.root, place.path), seeds[question]))
+            tree.add(question, node, written_at(team, (place.root, place.path), seeds[question]))
 
-    return DebateBatch(tree, fill, team.concede), asked
+    return DebateBatch(tree, fill, team.rules), asked
 
 
 def stands(batch: DebateBatch) -> list:
@@ -143,7 +156,7 @@ def test_a_batch_of_debates_goes_as_the_rules_say(team, seed):
     debates = [PlainDebate(team, seed) for seed in seeds]
     while True:
         assert stands(batch) == [debate.stands for debate in debates]
-        assert batch.correct.tolist() == [debate.team_answer(debate.stands) == RIGHT for debate in debates]
+        assert batch.correct.tolist() == [debate.team_answer == RIGHT for debate in debates]
         paid = [np.sum([debate.writes(place).tokens for place in debate.paid], 0).tolist() for debate in debates]
         assert batch.tokens.tolist() == paid
         options = [[debate.options(agent) for agent in range(team.agents)] for debate in debates]

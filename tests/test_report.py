@@ -17,7 +17,7 @@ from sklearn.calibration import calibration_curve
 from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.comparison.frontier import Point
 from mpdf_rllib.config import ExperimentConfig
-from mpdf_rllib.envs.debate_batch import DebateBatch
+from mpdf_rllib.envs.debate_batch import DebateBatch, Rules
 from mpdf_rllib.envs.features import DEBATE_FEATURES
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.record import replay
@@ -49,7 +49,7 @@ def walks(config, tree) -> dict[str, list[Transcript]]:
     """By policy, its debates."""
 
     def played(kind: str) -> list[Transcript]:
-        debates = DebateBatch(tree, lambda wanted: None, config.team.concede)
+        debates = DebateBatch(tree, lambda wanted: None, config.team.rules)
         debates.reset(np.arange(len(tree.questions)))
         return play(debates, read_policy(config.run_path, kind))
 
@@ -353,7 +353,7 @@ def test_whom_one_concedes_to_is_named_where_it_can_be_chosen(run, tree, opened,
     network = MetaPolicyNetwork(len(tree.table) + len(DEBATE_FEATURES), dim=8)
     for weights in network.parameters():
         weights.data.normal_()
-    debates = DebateBatch(tree, lambda wanted: None, "each")
+    debates = DebateBatch(tree, lambda wanted: None, Rules(concede="each"))
     debates.reset(np.arange(len(tree.questions)))
     walks = play(debates, [network])
     index = run.debates.index | {"policies": ["any"], "questions": [index_entry([w], False, False) for w in walks]}

@@ -87,7 +87,7 @@ def test_each_of_the_runs_prompts_is_a_model(client):
 def test_an_answer_has_the_debate_and_what_it_cost(client):
     completion = ask(client)
     trace = completion.model_extra["deliberation"]
-    held = trace["nodes"][str(trace["final"][trace["speaker"]])]
+    held = trace["nodes"][str(trace["team_node"])]
     assert completion.choices[0].message.content == held["text"].strip()
     assert trace["answer"] == held["answer"] and trace["question"] == TEXT
     assert len(trace["rounds"]) == 3 and all(len(each["decisions"]) == 3 for each in trace["rounds"])

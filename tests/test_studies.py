@@ -19,6 +19,7 @@ from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.bootstrap import Estimate
 from mpdf_rllib.envs.answer_classes import UNPARSED
 from mpdf_rllib.envs.debate import PERSIST, REFINE
+from mpdf_rllib.envs.debate_batch import Rules
 from mpdf_rllib.envs.features import DEBATE_FEATURES, NUMBERS
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.record import replay
@@ -146,7 +147,7 @@ def test_training_asks_for_what_its_debates_visit_and_for_groups_of_actions_for_
         with torch.no_grad():
             always.weights.weight.zero_()
             always.bias.weight[action] = 100.0
-        return training_tokens(tree, always, "most_confident", passes, alternatives)
+        return training_tokens(tree, always, Rules(), passes, alternatives)
 
     def tokens(depth: int) -> float:
         return tree.tokens[:, tree.depth <= depth, 2].sum(1).mean()
@@ -251,7 +252,7 @@ STUDY = {
         "SoftRankPO": {},
         "vote": {"answer": "calibrated vote"},
         "surest": {"answer": "highest confidence"},
-        "best": {"answer": "most confident of all"},
+        "best": {"test": {"team.answer": "most_confident"}},
         "likelihood": {"set": {"team.peer_likelihood": True}},
         "other test": {"test": {"questions.families": ["addition"], "questions.test": 6}},
         "plurality": {"system": "plurality"},

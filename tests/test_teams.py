@@ -11,7 +11,7 @@ from mpdf_rllib.baselines.schedules import play
 from mpdf_rllib.config_file import load_config
 from mpdf_rllib.envs.credit import outcome_credit
 from mpdf_rllib.envs.debate import CONCEDE, PERSIST, REFINE
-from mpdf_rllib.envs.debate_batch import DebateBatch
+from mpdf_rllib.envs.debate_batch import DebateBatch, Rules
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import ConfigError
@@ -45,7 +45,7 @@ def test_it_trains_and_plays_what_it_learned(team, credit):
     tree = random_tree(
         np.random.default_rng(0), team.agents, 2, refine_samples=team.refine_samples, refiner=team.refiner
     )
-    outcome = play(tree, greedy([network]), team.concede)
+    outcome = play(tree, greedy([network]), team.rules)
     assert (outcome.actions.sum(-1) == team.agents * team.rounds).all()
 
 
@@ -71,7 +71,7 @@ def test_outcome_credit_is_the_mean_over_the_refinements_that_an_agent_may_get()
 def test_an_agent_that_concedes_to_a_peer_stands_where_that_peer_stood():
     tree = random_tree(np.random.default_rng(0), 4, 1, questions=1)
     tree.answer_class[0, tree.roots] = [1, 2, 3, 2]
-    debates = DebateBatch(tree, nothing_is_missing, "each")
+    debates = DebateBatch(tree, nothing_is_missing, Rules(concede="each"))
     debates.reset([0])
     assert debates.legal()[0, :, CONCEDE:].tolist() == [[1, 1, 1], [1, 1, 0], [1, 1, 1], [1, 0, 1]]
     # The peers of agent 1 are 0, 2 and 3; those of agent 3 are 0, 1 and 2.

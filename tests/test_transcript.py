@@ -53,19 +53,20 @@ def complete_tree(team: Team) -> SolutionTree:
 
 
 def played(team: Team, tree: SolutionTree, networks) -> list[Transcript]:
-    debates = DebateBatch(tree, lambda wanted: pytest.fail("nothing is missing"), team.concede)
+    debates = DebateBatch(tree, lambda wanted: pytest.fail("nothing is missing"), team.rules)
     debates.reset(np.arange(len(tree.questions)))
     return play(debates, networks)
 
 
+@pytest.mark.parametrize("answer", ["plurality", "most_confident"])
 @pytest.mark.parametrize("concede", ["most_confident", "each"])
 @pytest.mark.parametrize("own", [False, True])
-def test_transcripts_are_of_the_debates_that_evaluation_plays(concede, own):
-    team = Team(3, 3, critic=False, concede=concede)
+def test_transcripts_are_of_the_debates_that_evaluation_plays(concede, answer, own):
+    team = Team(3, 3, critic=False, concede=concede, answer=answer)
     tree = complete_tree(team)
     networks = random_networks(tree, 3 if own else 1, seed=0)
     told = played(team, tree, networks)
-    outcome = play_tree(tree, greedy(networks), concede)
+    outcome = play_tree(tree, greedy(networks), team.rules)
     assert [debate.correct for debate in told] == outcome.correct.tolist()
     assert [[*debate.tokens] for debate in told] == outcome.tokens.tolist()
     taken = [
@@ -100,8 +101,7 @@ def test_decisions_lead_to_what_is_held_next(concede):
     assert conceded
 
 
-def test_a_transcript_by_hand():
-    team = Team(critic=False)
+def debate_by_hand(team: Team) -> Transcript:
     debates = Script().debates(team)
     debates.reset([0])
     networks = [
@@ -112,6 +112,11 @@ def test_a_transcript_by_hand():
     rounds = [play_round(debates, networks) for _ in range(3)]
     assert debates.done
     (debate,) = transcripts(debates, rounds)
+    return debate
+
+
+def test_a_transcript_by_hand():
+    debate = debate_by_hand(Team(critic=False))
     assert debate.question is PENS
     assert [r.answer for r in debate.rounds] == ["48", "48", "48"]
     assert [[act.target for act in r.decisions] for r in debate.rounds] == [
@@ -121,13 +126,21 @@ def test_a_transcript_by_hand():
     ]
     assert [act.node for act in debate.rounds[1].decisions] == [4, 5, 8]
     assert debate.final == (6, 6, 5)
-    assert (debate.speaker, debate.answer, debate.correct) == (0, "50", False)
+    assert (debate.team_node, debate.answer, debate.correct) == (6, "50", False)
     assert debate.said.text == " 12 * 4 = 50" and debate.said.parent == 5
     assert sorted(debate.nodes) == [0, 4, 5, 6, 8]
     assert debate.tokens == (2**0 + 2**4 + 2**5 + 2**6 + 2**8, 0, 2**0 + 2**4 + 2**5 + 2**6 + 2**8)
     legal = [p > 0 for p in debate.rounds[1].decisions[2].probabilities]
     assert legal == [True, True, True]
     assert debate.nodes[5].features["depth"] == pytest.approx(1 / 3)
+
+
+def test_the_surest_solution_is_the_teams_where_it_answers_so():
+    """Agent 2 alone holds the right one at the end, which agent 1 wrote."""
+    debate = debate_by_hand(Team(critic=False, answer="most_confident"))
+    assert [r.answer for r in debate.rounds] == ["48", "48", "48"]
+    assert debate.final == (6, 6, 5)
+    assert (debate.team_node, debate.answer, debate.correct) == (5, "48", True)
 
 
 def persisted(question: Question, text: str) -> Transcript:
@@ -148,5 +161,5 @@ def test_without_a_reference_nobody_is_right_or_wrong():
 
 def test_a_team_without_an_answer_says_nothing():
     debate = persisted(PENS, "who knows")
-    assert (debate.speaker, debate.said, debate.answer, debate.correct) == (None, None, None, False)
+    assert (debate.team_node, debate.said, debate.answer, debate.correct) == (None, None, None, False)
     assert [r.answer for r in debate.rounds] == [None] * 3

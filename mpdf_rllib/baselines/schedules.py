@@ -7,7 +7,7 @@ import numpy as np
 
 from mpdf_rllib.baselines.outcome import Outcome
 from mpdf_rllib.envs.debate import CONCEDE, NUM_ACTIONS, PERSIST, REFINE
-from mpdf_rllib.envs.debate_batch import Concede, DebateBatch, Observation
+from mpdf_rllib.envs.debate_batch import DEFAULT_RULES, DebateBatch, Observation, Rules
 from mpdf_rllib.envs.solution_tree import SolutionTree
 
 Schedule = tuple[int, ...]
@@ -16,7 +16,7 @@ Schedule = tuple[int, ...]
 def play(
     tree: SolutionTree,
     policy: Callable[[Observation, int], np.ndarray],
-    concede: Concede = "most_confident",
+    rules: Rules = DEFAULT_RULES,
     is_correct: Callable[[DebateBatch], np.ndarray] = lambda debates: debates.correct,
 ) -> Outcome:
     """Debates every question of a recorded tree with a policy: (observation, round) -> actions (B, N).
@@ -24,10 +24,10 @@ def play(
     Args:
         tree: A complete one.
         policy: Acts for all agents.
-        concede: Whom an agent may concede to.
-        is_correct: Whether the team's answers are right at the end, bool (B,); by default the plurality's are theirs.
+        rules: Of the debates.
+        is_correct: Whether the team's answers are right at the end, bool (B,); by default those by the rules.
     """
-    debates = DebateBatch(tree, _nothing_is_missing, concede)
+    debates = DebateBatch(tree, _nothing_is_missing, rules)
     debates.reset(np.arange(len(tree.questions)))
     counts = np.zeros((len(tree.questions), NUM_ACTIONS), np.int64)
     while not debates.done:
@@ -37,21 +37,21 @@ def play(
     return Outcome(is_correct(debates), debates.tokens, counts, np.zeros(len(counts), bool))
 
 
-def play_schedule(tree: SolutionTree, schedule: Schedule) -> Outcome:
+def play_schedule(tree: SolutionTree, schedule: Schedule, rules: Rules = DEFAULT_RULES) -> Outcome:
     """All agents take the round's action; those to whom it is illegal Persist."""
 
     def follow(observation: Observation, round_: int) -> np.ndarray:
         return np.where(observation["action_mask"][..., schedule[round_]] > 0, schedule[round_], PERSIST)
 
-    return play(tree, follow)
+    return play(tree, follow, rules)
 
 
-def best_schedule(train: SolutionTree) -> Schedule:
+def best_schedule(train: SolutionTree, rules: Rules = DEFAULT_RULES) -> Schedule:
     """The schedule with the highest accuracy on the training questions, the cheapest of equals."""
     schedules = itertools.product(range(NUM_ACTIONS), repeat=train.rounds)
 
     def merit(schedule: Schedule) -> tuple[float, float]:
-        outcome = play_schedule(train, schedule)
+        outcome = play_schedule(train, schedule, rules)
         return outcome.accuracy, -outcome.generated
 
     return max(schedules, key=merit)

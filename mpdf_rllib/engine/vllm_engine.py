@@ -139,6 +139,7 @@ class VLLMEngine:
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.platforms import current_platform
+            from vllm.usage.usage_lib import UsageContext
             from vllm.v1.engine.async_llm import AsyncLLM
         except (ImportError, RuntimeError) as error:  # RuntimeError: torch beside a torchvision of another build
             raise ConfigError(
@@ -149,7 +150,9 @@ class VLLMEngine:
         model = resolve_model(self._model)
         defaults = DEFAULTS | (CPU_DEFAULTS if current_platform.is_cpu() else {})
         try:
-            config = AsyncEngineArgs(model=model.path, **defaults | self._args).create_engine_config()
+            arguments = AsyncEngineArgs(model=model.path, **defaults | self._args)
+            # From the context vLLM takes how many sequences go at once where the arguments do not say it.
+            config = arguments.create_engine_config(usage_context=UsageContext.LLM_CLASS)
         except (ValueError, TypeError) as error:
             raise ConfigError(
                 f"engine.args: vLLM refuses {self._args} for the model {self._model!r}: {error}"

@@ -15,7 +15,7 @@ from mpdf_rllib.prompts import load_prompts
 from mpdf_rllib.questions.question import Question
 
 Split = Literal["train", "test"]
-Family = Literal["multiplication", "addition", "arithmetic"]
+Family = Literal["multiplication", "addition", "arithmetic", "subtraction", "division"]
 
 TRAIN_SHARE = 0.33
 
@@ -31,6 +31,16 @@ ADDITION = (
     "{name} found {a} {things} on one day and {b} {things} on the next day. How many {things}?",
     "There are {a} {things} in one bag and {b} in another bag. How many {things} in all?",
     "{name} has {a} {things} and buys {b} more. How many {things}?",
+)
+SUBTRACTION = (
+    "{name} has {a} {things} and gives {b} away. How many {things} are left?",
+    "There are {a} {things} in a bag. {name} takes {b} of them. How many {things} are left in the bag?",
+    "{name} had {a} {things} and lost {b} of them. How many {things} are left?",
+)
+DIVISION = (
+    "{name} shares {product} {things} equally among {a} friends. How many {things} does each get?",
+    "{product} {things} are put into {a} bags, as many into each. How many {things} are in a bag?",
+    "{name} needs {product} {things} and buys {a} a day. How many days does it take?",
 )
 
 
@@ -48,6 +58,12 @@ def _draw(family: Family, rng: np.random.Generator) -> tuple[int, int, str, int]
     if family == "addition":
         a, b = int(rng.integers(10, 50)), int(rng.integers(2, 10))
         return a, b, rng.choice(ADDITION).format(a=a, b=b, **words), a + b
+    if family == "subtraction":
+        a, b = int(rng.integers(10, 26)), int(rng.integers(2, 10))
+        return a, b, rng.choice(SUBTRACTION).format(a=a, b=b, **words), a - b
+    if family == "division":
+        a, b = (int(n) for n in rng.integers(3, 13, 2))
+        return a, b, rng.choice(DIVISION).format(a=a, product=a * b, **words), b
     a, b = (int(n) for n in rng.integers(2, 13, 2))
     operator = rng.choice(("+", "-", "*"))
     if operator == "-":

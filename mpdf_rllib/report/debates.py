@@ -72,7 +72,7 @@ def _walk(walk: Transcript) -> dict[str, Any]:
     return {
         "rounds": rounds,
         "final": walk.final,
-        "speaker": walk.speaker,
+        "team_node": walk.team_node,
         "answer": walk.answer,
         "correct": walk.correct,
         "tokens": walk.tokens,

@@ -150,7 +150,7 @@ function showDebate() {
     solution,
   );
   step(0);
-  tell(walk.final[walk.speaker ?? 0]);
+  tell(walk.team_node ?? walk.final[0]);
 }
 
 function toldWalk(question, walk, show) {

@@ -125,7 +125,7 @@ def _debates(config: ExperimentConfig, tree: SolutionTree) -> Debates:
     kinds = sorted(run_folder.read_checkpoints(config.run_path), key=[*CREDIT_LABELS].index)
     of_policies = []
     for kind in kinds:
-        debates = DebateBatch(tree, lambda wanted: None, config.team.concede)
+        debates = DebateBatch(tree, lambda wanted: None, config.team.rules)
         debates.reset(np.arange(len(tree.questions)))
         began = debates.correct.tolist()
         disagree = (np.ptp(debates.answers.answer_class, axis=1) > 0).tolist()

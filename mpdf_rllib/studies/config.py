@@ -22,7 +22,7 @@ FOLDER = Path(mpdf_rllib.__file__).parent / "tuned_examples" / "experiments"
 """Where the packaged studies lie."""
 
 Algorithm = Literal["SoftRankPO", "GRPO", "RolloutGRPO", "PPO"]
-Answer = Literal["plurality", "calibrated vote", "highest confidence", "most confident of all"]
+Answer = Literal["team.answer", "calibrated vote", "highest confidence"]
 Measure = Literal["accuracy", "spread", "tokens", "generated_tokens", "persist", "refine", "concede", "log_ratio"]
 
 
@@ -34,10 +34,9 @@ class ArmConfig(Section):
     "plurality", or a published system, as "LLM-Debate"."""
     algorithm: Algorithm = "SoftRankPO"
     """What trains the policy."""
-    answer: Answer = "plurality"
-    """What a policy's team answers at the end: as the plurality does, or a vote weighted by calibrated probabilities of
-    being correct, or the most probable solution by these; or the most confident of all solutions that the debate has
-    made, also of those that agents have left."""
+    answer: Answer = "team.answer"
+    """What a policy's team answers at the end: as it is set, or a vote of what agents hold, weighted by calibrated
+    probabilities of being correct, or the most probable of these solutions."""
     budget: Annotated[float, Field(gt=0)] | None = None
     """Of refining until a tuned threshold: generated tokens a training question that it may take; any by default."""
     set: dict[str, Any] = {}
@@ -50,7 +49,7 @@ class ArmConfig(Section):
         known = ("policy", "warm start", *NAMES)
         if self.system not in known:
             raise ValueError(f"system: {self.system!r}: known: {', '.join(known)}")
-        if self.is_rule and self.answer != "plurality":
+        if self.is_rule and self.answer != "team.answer":
             raise ValueError(f"answer: {self.answer}: {self.system} is a rule, which has an answer of its own")
         if self.budget and self.system not in UNTIL_CONFIDENT:
             raise ValueError(f"budget: {self.system} has no threshold; known for: {', '.join(UNTIL_CONFIDENT)}")
@@ -61,7 +60,7 @@ class ArmConfig(Section):
     @property
     def has_curve(self) -> bool:
         """Whether what was measured while it was trained is of what it is played on."""
-        return self.system == "policy" and self.answer == "plurality" and not self.test
+        return self.system == "policy" and self.answer == "team.answer" and not self.test
 
     @property
     def is_rule(self) -> bool:

@@ -23,8 +23,8 @@ from mpdf_rllib.text_table import TextTable
 HEAD = Path(__file__).with_name("page_head.md").read_text(encoding="utf-8")
 
 
-def section(study: Study, arms: Mapping[str, PlayedArm]) -> str:
-    """The study's section in Markdown: what is asked and expected, its set-up, what came out, and a verdict a claim."""
+def section(study: Study, arms: Mapping[str, PlayedArm], of_study: Sequence[TextTable]) -> str:
+    """The study's section in Markdown: what is asked and expected, its set-up, its tables, and a verdict a claim."""
     config = study.config
     parts = [
         f"## {config.title}",
@@ -32,7 +32,7 @@ def section(study: Study, arms: Mapping[str, PlayedArm]) -> str:
         f"**Question.** {config.question.strip()}",
         f"**Set-up.** {_set_up(study, arms)}",
         f"**Expected.** {config.prediction.strip()}",
-        *(table.markdown().strip() for table in tables(study, arms)),
+        *(table.markdown().strip() for table in of_study),
         "\n".join(f"- {sentence(claim, arms)}" for claim in config.claims),
     ]
     return "\n\n".join(parts) + "\n"

@@ -10,7 +10,7 @@ import numpy as np
 from mpdf_rllib.algorithms.meta_policy import greedy
 from mpdf_rllib.baselines.bounds import fit_calibration
 from mpdf_rllib.baselines.schedules import play
-from mpdf_rllib.envs.debate import Answers, is_most_confident_correct, is_vote_correct
+from mpdf_rllib.envs.debate import is_vote_correct
 from mpdf_rllib.envs.debate_batch import DebateBatch
 from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.results import SystemResult
@@ -83,12 +83,12 @@ def _played(arm: Arm, all_trees: Mapping[str, RecordedTrees]) -> PlayedArm:
     is_correct = _answering(arm.config.answer, trees)
     at_start = arm.config.system == "warm start"
     policies = [greedy([each.warm_start if at_start else each.policy]) for each in trained]
-    outcomes = tuple(play(trees.test, policy, arm.played.team.concede, is_correct) for policy in policies)
-    fit = float(np.mean([play(learned_from, policy, arm.trained.team.concede).accuracy for policy in policies]))
+    outcomes = tuple(play(trees.test, policy, arm.played.team.rules, is_correct) for policy in policies)
+    fit = float(np.mean([play(learned_from, policy, arm.trained.team.rules).accuracy for policy in policies]))
     cost, settings = None, arm.trained.algorithm
     if not at_start and "step" in settings.credits:
-        alternatives, concede = arm.config.algorithm in ("SoftRankPO", "GRPO"), arm.trained.team.concede
-        asked = [training_tokens(learned_from, t.warm_start, concede, settings.passes, alternatives) for t in trained]
+        alternatives, rules = arm.config.algorithm in ("SoftRankPO", "GRPO"), arm.trained.team.rules
+        asked = [training_tokens(learned_from, t.warm_start, rules, settings.passes, alternatives) for t in trained]
         cost = float(np.mean(asked))
     histories = [each.history for each in trained] if arm.config.has_curve else []
     return PlayedArm(SystemResult(arm.name, outcomes), ids, sets, histories, fit, cost)
@@ -96,14 +96,8 @@ def _played(arm: Arm, all_trees: Mapping[str, RecordedTrees]) -> PlayedArm:
 
 def _answering(answer: Answer, trees: RecordedTrees) -> Callable[[DebateBatch], np.ndarray]:
     """Whether the team's answers are right, of debates that are over; calibrated on the training questions."""
-    if answer == "plurality":
+    if answer == "team.answer":
         return lambda debates: debates.correct
-    if answer == "most confident of all":
-        test = trees.test
-        every = Answers(test.answer_class, test.confidence, test.correct)
-        return lambda debates: is_most_confident_correct(
-            Answers(*(array[debates.question] for array in every)), debates.visited
-        )
     calibration = fit_calibration(trees.train)
 
     def is_correct(debates: DebateBatch) -> np.ndarray:

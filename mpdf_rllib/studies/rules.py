@@ -29,7 +29,6 @@ RULES: dict[str, Callable[[RecordedTrees], Outcome]] = {
         trees.test, nodes_to_depth(trees.test, 1)
     ),
     "highest log-probability of all": lambda trees: highest_logprob(trees.test, [*range(trees.test.num_nodes)]),
-    "best fixed schedule": lambda trees: play_schedule(trees.test, best_schedule(trees.train)),
     "informed ceiling": lambda trees: informed_ceiling(trees.train, trees.test, fit_calibration(trees.train)),
     "oracle": lambda trees: oracle(trees.test),
 }
@@ -47,7 +46,10 @@ SYSTEMS: dict[str, Callable[[ExperimentConfig], System]] = {
 """By name; they ask for more than debates do."""
 
 
-NAMES = (*RULES, *UNTIL_CONFIDENT, *SYSTEMS)
+BEST_SCHEDULE = "best fixed schedule"
+"""The one that answers by the team's own rule."""
+
+NAMES = (*RULES, BEST_SCHEDULE, *UNTIL_CONFIDENT, *SYSTEMS)
 
 
 def play_rule(name: str, trees: RecordedTrees, config: ExperimentConfig, budget: float = math.inf) -> Outcome:
@@ -64,6 +66,9 @@ def play_rule(name: str, trees: RecordedTrees, config: ExperimentConfig, budget:
     """
     if name in RULES:
         return RULES[name](trees)
+    if name == BEST_SCHEDULE:
+        rules = config.team.rules
+        return play_schedule(trees.test, best_schedule(trees.train, rules), rules)
     if name in UNTIL_CONFIDENT:
         return _until_confident(trees, UNTIL_CONFIDENT[name], budget)
     (result,) = play_systems(config, [[SYSTEMS[name](config)]], train=[], test=trees.test.questions)

@@ -93,27 +93,29 @@ def scores(arm: PlayedArm) -> np.ndarray:
 def interquartile_mean(arm: PlayedArm) -> Estimate:
     """The mean of the middle half of all scores."""
     of_arm = scores(arm)
-    rng = np.random.default_rng(0)
-    drawn = np.array([_interquartile(_runs(rng, of_arm)) for _ in range(REPLICATES)])
-    return Estimate.of(_interquartile(of_arm), drawn)
+    return Estimate.of(float(_interquartile(of_arm)), _interquartile(_runs(np.random.default_rng(0), of_arm)))
 
 
 def probability_of_improvement(arm: PlayedArm, other: PlayedArm) -> Estimate:
     """The chance that a run of the arm scores more than one of the other, mean over the sets; ties count half."""
     of_arm, of_other = scores(arm), scores(other)
     rng = np.random.default_rng(0)
-    drawn = np.array([_improves(_runs(rng, of_arm), _runs(rng, of_other)) for _ in range(REPLICATES)])
-    return Estimate.of(_improves(of_arm, of_other), drawn)
+    drawn = _improves(_runs(rng, of_arm), _runs(rng, of_other))
+    return Estimate.of(float(_improves(of_arm, of_other)), drawn)
 
 
-def _interquartile(of_arm: np.ndarray) -> float:
-    return float(trim_mean(of_arm, 0.25, axis=None))
+def _interquartile(of_arm: np.ndarray) -> np.ndarray:
+    """Of scores of shape (..., seeds, sets)."""
+    return trim_mean(of_arm.reshape(*of_arm.shape[:-2], -1), 0.25, axis=-1)
 
 
-def _improves(of_arm: np.ndarray, of_other: np.ndarray) -> float:
-    gap = of_arm[:, None] - of_other[None]
-    return float(((gap > 0) + (gap == 0) / 2).mean())
+def _improves(of_arm: np.ndarray, of_other: np.ndarray) -> np.ndarray:
+    """Of scores of shape (..., seeds, sets)."""
+    gap = of_arm[..., :, None, :] - of_other[..., None, :, :]
+    return ((gap > 0) + (gap == 0) / 2).mean((-3, -2, -1))
 
 
 def _runs(rng: np.random.Generator, of_arm: np.ndarray) -> np.ndarray:
-    return np.take_along_axis(of_arm, rng.integers(len(of_arm), size=of_arm.shape), 0)
+    """Scores of runs that are drawn within each set, shape (REPLICATES, seeds, sets)."""
+    drawn = rng.integers(len(of_arm), size=(REPLICATES, *of_arm.shape))
+    return np.take_along_axis(of_arm[None], drawn, 1)

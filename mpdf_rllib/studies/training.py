@@ -29,7 +29,7 @@ from mpdf_rllib.baselines.schedules import play
 from mpdf_rllib.cluster import start_ray
 from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.engine import Engine
-from mpdf_rllib.envs.debate_batch import DebateBatch, Observation
+from mpdf_rllib.envs.debate_batch import DebateBatch, Observation, Rules
 from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.errors import DataError, EngineError, MPDFError
 from mpdf_rllib.learners import (
@@ -70,7 +70,7 @@ class Job:
     def folder(self) -> Path:
         """Where it lies: of equal policies in one place, whichever study has them trained."""
         learned = self.config.algorithm.model_dump(mode="json")
-        settings = (learned, self.config.team.concede, self.algorithm, self.solutions)
+        settings = (learned, self.config.team.rules, self.algorithm, self.solutions)
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         return self.config.run_path / run_folder.STUDIES / f"{key}-seed{self.seed}"
 
@@ -126,10 +126,10 @@ def train(jobs: Iterable[Job], trees: Mapping[str, RecordedTrees], fresh: bool =
         return
     start_ray()
     given = {
-        key: ray.put((replaying(job.config, trees[key].train), trees[key].test))
-        for key, job in {trees_key(job.config): job for job in missing.values()}.items()
+        key: ray.put((replaying(job.config, trees[key[0]].train), trees[key[0]].test))
+        for key, job in {_given_key(job): job for job in missing.values()}.items()
     }
-    running = {_train.remote(job, given[trees_key(job.config)], folder): folder for folder, job in missing.items()}
+    running = {_train.remote(job, given[_given_key(job)], folder): folder for folder, job in missing.items()}
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -173,7 +173,11 @@ def read_trained(job: Job) -> TrainedPolicy:
 
 def trees_key(config: ExperimentConfig) -> str:
     """The same for experiments with the same solutions."""
-    return json.dumps(config.model_dump(mode="json", include={"questions", "team", "recording"}))
+    return config.model_dump_json(include={"questions", "team", "recording"}, exclude={"team": {*Rules._fields}})
+
+
+def _given_key(job: Job) -> tuple[str, Rules]:
+    return trees_key(job.config), job.config.team.rules
 
 
 @ray.remote(num_cpus=1)
@@ -244,7 +248,7 @@ def _network(algorithm: Algorithm) -> MetaPolicyNetwork:
 
 def _first_states(test: SolutionTree, config: ExperimentConfig) -> Observation:
     """What all agents see before the first round: arrays of shape (Q * N, ...)."""
-    debates = DebateBatch(test, lambda wanted: None, config.team.concede)
+    debates = DebateBatch(test, lambda wanted: None, config.team.rules)
     debates.reset(np.arange(len(test.questions)))
     return {key: array.reshape(-1, *array.shape[2:]) for key, array in debates.observe().items()}
 
@@ -256,7 +260,7 @@ def _measured(
     seen: Observation,
     config: ExperimentConfig,
 ) -> dict[str, float]:
-    outcome = play(test, greedy([policy]), config.team.concede)
+    outcome = play(test, greedy([policy]), config.team.rules)
     observation = {key: torch.from_numpy(array) for key, array in seen.items()}
     legal = observation["action_mask"] > 0
     with torch.no_grad():

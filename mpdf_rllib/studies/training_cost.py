@@ -3,25 +3,25 @@
 import numpy as np
 
 from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork, action_probabilities
-from mpdf_rllib.envs.debate_batch import Concede, DebateBatch
+from mpdf_rllib.envs.debate_batch import DebateBatch, Rules
 from mpdf_rllib.envs.solution_tree import SolutionTree
 
 
 def training_tokens(
-    tree: SolutionTree, policy: MetaPolicyNetwork, concede: Concede, passes: int, alternatives: bool
+    tree: SolutionTree, policy: MetaPolicyNetwork, rules: Rules, passes: int, alternatives: bool
 ) -> float:
     """Generated tokens a question of all solutions that sampled debates ask for, each once.
 
     Args:
         tree: A complete one of the training questions.
         policy: Whose actions are drawn.
-        concede: Whom an agent may concede to.
+        rules: Of the debates.
         passes: Debates a question.
         alternatives: Whether the rewards of all actions are asked for, and not of those alone that are taken.
     """
     rng = np.random.default_rng(0)
     rows = np.arange(len(tree.questions)).repeat(passes)
-    debates = DebateBatch(tree, lambda wanted: None, concede)
+    debates = DebateBatch(tree, lambda wanted: None, rules)
     debates.reset(rows)
     asked = np.zeros((len(rows), tree.num_nodes), bool)
     while not debates.done:
