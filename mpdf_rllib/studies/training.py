@@ -11,9 +11,8 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import ray
@@ -28,9 +27,10 @@ from mpdf_rllib.algorithms.policy_files import load_policy, save_policy
 from mpdf_rllib.baselines.schedules import play
 from mpdf_rllib.cluster import start_ray
 from mpdf_rllib.config import ExperimentConfig
-from mpdf_rllib.engine import Engine
 from mpdf_rllib.envs.debate_batch import DebateBatch, Observation, Rules
+from mpdf_rllib.envs.features import FeatureTable
 from mpdf_rllib.envs.solution_tree import SolutionTree
+from mpdf_rllib.envs.team import Team
 from mpdf_rllib.errors import DataError, EngineError, MPDFError
 from mpdf_rllib.learners import (
     GROUP_RELATIVE,
@@ -41,6 +41,7 @@ from mpdf_rllib.learners import (
     proximal,
     replaying,
 )
+from mpdf_rllib.questions import Question
 from mpdf_rllib.recorded_trees import RecordedTrees
 from mpdf_rllib.studies.config import Algorithm as AlgorithmName
 from mpdf_rllib.studies.config import Arm
@@ -126,7 +127,7 @@ def train(jobs: Iterable[Job], trees: Mapping[str, RecordedTrees], fresh: bool =
         return
     start_ray()
     given = {
-        key: ray.put((replaying(job.config, trees[key[0]].train), trees[key[0]].test))
+        key: ray.put((_env_config(job.config, trees[key[0]].train), trees[key[0]].test))
         for key, job in {_given_key(job): job for job in missing.values()}.items()
     }
     running = {_train.remote(job, given[_given_key(job)], folder): folder for folder, job in missing.items()}
@@ -176,6 +177,26 @@ def trees_key(config: ExperimentConfig) -> str:
     return config.model_dump_json(include={"questions", "team", "recording"}, exclude={"team": {*Rules._fields}})
 
 
+@dataclass(frozen=True)
+class _RecordedTeam(Team):
+    """A team all of whose solutions are there, so that its debates ask an engine for nothing."""
+
+    solutions: SolutionTree | None = None
+
+    def tree(self, questions: Iterable[Question], table: FeatureTable | None = None) -> SolutionTree:
+        assert self.solutions is not None
+        return self.solutions
+
+    def __deepcopy__(self, memo: dict) -> Self:
+        """Itself, since a tree without a gap is not changed any more; RLlib copies its config again and again."""
+        return self
+
+
+def _env_config(config: ExperimentConfig, solutions: SolutionTree) -> dict[str, Any]:
+    env_config = replaying(config, solutions)
+    return env_config | {"team": _RecordedTeam(**vars(env_config["team"]), solutions=solutions)}
+
+
 def _given_key(job: Job) -> tuple[str, Rules]:
     return trees_key(job.config), job.config.team.rules
 
@@ -206,8 +227,7 @@ def _train(job: Job, given: tuple[dict[str, Any], SolutionTree], folder: Path) -
 def _policies(job: Job, env_config: dict[str, Any]) -> Iterator[MetaPolicyNetwork]:
     """The policy after 0, 1, ... iterations of stage two."""
     ((kind, credit),) = job.config.algorithm.credits.items()
-    engine = partial(_recording, job.config, job.solutions)
-    env_config = env_config | {"engine": engine, "credit": kind, **credit.model_dump()}
+    env_config = env_config | {"credit": kind, **credit.model_dump()}
     settings = job.config.algorithm
     with tempfile.TemporaryDirectory() as checkpoint:
 
@@ -228,18 +248,6 @@ def _policies(job: Job, env_config: dict[str, Any]) -> Iterator[MetaPolicyNetwor
             algorithm.train()
             yield _network(algorithm)
         algorithm.stop()
-
-
-_read: dict[tuple[str, str], Engine] = {}
-
-
-def _recording(config: ExperimentConfig, solutions: str) -> Engine:
-    """What replays a recording, which a process reads once for the policies in a row that learn from one set."""
-    key = config.recording_url, solutions
-    if key not in _read:
-        _read.clear()
-        _read[key] = config.make_engine(replay_only=True)
-    return _read[key]
 
 
 def _network(algorithm: Algorithm) -> MetaPolicyNetwork:
