@@ -184,6 +184,33 @@ def is_most_confident_correct(solutions: Answers, made: np.ndarray) -> np.ndarra
     return _said(np.broadcast_to(solutions.correct, shape), best, False)
 
 
+def most_confident_rewards(
+    solutions: Answers, visited: np.ndarray, after: np.ndarray, candidates: np.ndarray
+) -> np.ndarray:
+    """The r_global of a team whose answer is the most confident of all solutions that the debate has made [ours].
+
+    Whether that one is right with what the action leads to, less whether it is without; both with what the peers made.
+
+    Args:
+        solutions: (B, M): all of the question.
+        visited: bool, shape (B, M): those that the debate made before the round.
+        after: int64, shape (B, N): the solutions that the agents hold after it, as they acted.
+        candidates: int64, shape (B, N, K, S): those that each action may lead to, -1 where it is illegal.
+
+    Returns:
+        float64, shape (B, N, K); meaningless where illegal.
+    """
+    node = np.arange(visited.shape[-1])
+    n = after.shape[-1]
+    by_others = ((after[:, None, :, None] == node) & ~np.eye(n, dtype=bool)[..., None]).any(-2)
+    without = visited[:, None] | by_others
+    with_it = without[:, :, None, None] | (candidates[..., None] == node)
+    of_agent = Answers(*(array[:, None] for array in solutions))
+    of_candidate = Answers(*(array[:, None, None, None] for array in solutions))
+    right = is_most_confident_correct(of_candidate, with_it).mean(-1)
+    return right - is_most_confident_correct(of_agent, without)[..., None]
+
+
 def right_share(answer_class: np.ndarray, correct: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """The share of right solutions in a weighted vote [ours].
 

@@ -15,6 +15,7 @@ from mpdf_rllib.envs.debate import (
     consensus,
     may_concede,
     most_confident,
+    most_confident_rewards,
     same_answer,
     speaker,
 )
@@ -39,7 +40,7 @@ class Rules(NamedTuple):
 
     Attributes:
         concede: Whom an agent may concede to.
-        answer: The team's, at the end of a debate.
+        answer: The team's, and what r_global is about.
     """
 
     concede: Concede = "most_confident"
@@ -56,7 +57,7 @@ class Rewards(NamedTuple):
 
     Attributes:
         local: r_local of the paper, in [-1, 1].
-        consensus: r_global of the paper, in [-1, 1]; it is about the plurality, whatever the team answers.
+        consensus: r_global, in [-1, 1]: the paper's, or where a team answers otherwise `most_confident_rewards` [ours].
         tokens: Generated tokens that the action costs: those of a refinement that nobody in the debate has stood on.
     """
 
@@ -207,8 +208,11 @@ class DebateBatch:
         legal = candidates[..., 0] >= 0
         after = self._chosen(candidates, actions)
         self._require(candidates)
-        local, team = action_rewards(self.answers.correct, self._answers(after), self._answers(candidates))
         self._widen()
+        local, team = action_rewards(self.answers.correct, self._answers(after), self._answers(candidates))
+        if self.rules.answer == "most_confident":
+            everything = self._answers(np.broadcast_to(np.arange(self.visited.shape[1]), self.visited.shape))
+            team = most_confident_rewards(everything, self.visited, after, candidates)
         new = ~self.visited[np.arange(len(candidates))[:, None, None, None], candidates]
         tokens = (new * self._at(self.tree.tokens[..., 2], candidates)).mean(-1)
         return Rewards(*(np.where(legal, term, np.nan) for term in (local, team, tokens)))

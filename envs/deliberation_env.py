@@ -103,10 +103,11 @@ class DeliberationEnv(MultiAgentEnv):
         r_local = [own answer correct after the action] - [correct before]
         r_global = [consensus correct] - [consensus correct without this agent], after the actions
 
-    The consensus is the plurality of the answers, ties broken by summed confidence, then by the lowest agent [ours],
-    whatever `team.answer` says. The reward is the entry of `info["action_rewards"]` for the action taken: that vector
-    holds what every action would have brought. With `team.refine_samples` = m, Refine's is the mean over m refinements,
-    of which the one taken is drawn.
+    The consensus is the plurality of the answers, ties broken by summed confidence, then by the lowest agent [ours].
+    The reward is the entry of `info["action_rewards"]` for the action taken: that vector holds what every action would
+    have brought. With `team.refine_samples` = m, Refine's is the mean over m refinements, of which the one taken is
+    drawn. With `team.answer` "most_confident", r_global is about that answer [ours]: whether the most confident of all
+    solutions that the debate has made is right with what the action leads to, less whether it is without.
 
     The config may have credit given in another way [ours]:
 

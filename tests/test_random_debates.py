@@ -57,8 +57,11 @@ class PlainDebate:
     def writes(self, place) -> Solution:
         return written_at(self.team, place, self.seed)
 
-    def plurality(self, places) -> str | None:
-        """The most frequent answer, then the surest, then the lowest agent's."""
+    def team_answer(self, places) -> str | None:
+        """The most frequent answer, then the surest, then the lowest agent's; or the surest of all that was made."""
+        if self.team.answer == "most_confident":
+            answered = [each for each in map(self.writes, {*self.paid, *places}) if each.answer is not None]
+            return max(answered, key=lambda each: each.confidence).answer if answered else None
         solutions = [self.writes(place) for place in places]
         ballots = {}
         for solution in solutions:
@@ -67,14 +70,6 @@ class PlainDebate:
                 ballots[solution.answer] = count + 1, trust + Fraction(solution.confidence)
         # Answers are in the order of the agents, and `max` takes the first of equals.
         return max(ballots, key=ballots.get) if ballots else None
-
-    @property
-    def team_answer(self) -> str | None:
-        """The plurality's of what is held, or the surest of all that was made."""
-        if self.team.answer == "plurality":
-            return self.plurality(self.stands)
-        answered = [each for each in map(self.writes, self.paid) if each.answer is not None]
-        return max(answered, key=lambda each: each.confidence).answer if answered else None
 
     def refinements(self, agent: int, place) -> list:
         root, path = place
@@ -113,7 +108,7 @@ class PlainDebate:
                 for place in places:
                     solution, was_right = self.writes(place), self.writes(self.stands[agent]).correct
                     together = after[:agent] + [place] + after[agent + 1 :]
-                    won = (self.plurality(together) == RIGHT) - (self.plurality(rest) == RIGHT)
+                    won = (self.team_answer(together) == RIGHT) - (self.team_answer(rest) == RIGHT)
                     price = 0 if place in self.paid else solution.tokens[2]
                     terms.append((solution.correct - was_right, won, price))
                 row.append(tuple(np.mean(terms, axis=0)) if terms else None)
@@ -156,7 +151,7 @@ def test_a_batch_of_debates_goes_as_the_rules_say(team, seed):
     debates = [PlainDebate(team, seed) for seed in seeds]
     while True:
         assert stands(batch) == [debate.stands for debate in debates]
-        assert batch.correct.tolist() == [debate.team_answer == RIGHT for debate in debates]
+        assert batch.correct.tolist() == [debate.team_answer(debate.stands) == RIGHT for debate in debates]
         paid = [np.sum([debate.writes(place).tokens for place in debate.paid], 0).tolist() for debate in debates]
         assert batch.tokens.tolist() == paid
         options = [[debate.options(agent) for agent in range(team.agents)] for debate in debates]
