@@ -14,7 +14,7 @@ from mpdf_rllib.errors import ConfigError, DataError
 CreditKind = Literal["step", "outcome"]
 
 Term = Literal["local", "consensus"]
-"""r_local and r_global of the paper."""
+"""r_local and r_global of the paper; see `Rewards` of `debate_batch`."""
 
 OUTLIER = 10.0
 """What is added to, or taken off, a reward that is made an outlier; the paper's rewards lie in [-2, 2]."""
@@ -48,9 +48,9 @@ def outcome_credit(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the debate comes to where one agent takes an action now and all follow the policy after [ours].
 
-    The outcome is soft: the right solutions' share of the final vote, weighted by each solution's calibrated
-    probability of being correct (its confidence without calibration). Where there are several refinements, it is the
-    mean over which of them the agent gets; what all get after is drawn.
+    The outcome is soft, and about the final vote whatever the team answers by its rules: the right solutions' share of
+    it, weighted by each solution's calibrated probability of being correct (its confidence without calibration). Where
+    there are several refinements, it is the mean over which of them the agent gets; what all get after is drawn.
 
     Args:
         debates: Before the round; not changed.

@@ -73,7 +73,7 @@ def candidate_nodes(node: np.ndarray, refinements: np.ndarray, targets: np.ndarr
 
 
 def speaker(answer_class: np.ndarray, confidence: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
-    """The agent whose solution is the team's: of those who hold the plurality's answer the most confident [ours].
+    """The agent whose solution is the plurality's: of those who hold the plurality's answer the most confident [ours].
 
     Ties of answers go to the higher summed confidence, then to the lowest agent, as do ties of agents [ours].
 
@@ -97,12 +97,12 @@ def speaker(answer_class: np.ndarray, confidence: np.ndarray, present: np.ndarra
 
 
 def consensus(answer_class: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """The team's answer, its speaker's: (..., N), (..., N) -> int64 (...), `UNPARSED` where nobody has an answer."""
+    """The plurality's answer, its speaker's: (..., N), (..., N) -> int64 (...), `UNPARSED` where nobody has one."""
     return _said(answer_class, speaker(answer_class, confidence), UNPARSED)
 
 
 def is_team_correct(answers: Answers, present: np.ndarray | None = None) -> np.ndarray:
-    """Whether the team's solution is right: arrays (..., N) -> bool (...); no answer is wrong."""
+    """Whether the plurality's solution is right: arrays (..., N) -> bool (...); no answer is wrong."""
     return _said(answers.correct, speaker(answers.answer_class, answers.confidence, present), False)
 
 
@@ -163,7 +163,7 @@ def is_vote_correct(answers: Answers, weight: np.ndarray) -> np.ndarray:
 
 
 def most_confident(answer_class: np.ndarray, confidence: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """Of solutions with an answer the most confident one, of equals the first [ours].
+    """Of solutions with an answer the most confident one, of equals that of the lowest index [ours].
 
     Args:
         answer_class: int64, shape (..., M).
@@ -200,15 +200,22 @@ def most_confident_rewards(
     Returns:
         float64, shape (B, N, K); meaningless where illegal.
     """
-    node = np.arange(visited.shape[-1])
-    n = after.shape[-1]
-    by_others = ((after[:, None, :, None] == node) & ~np.eye(n, dtype=bool)[..., None]).any(-2)
-    without = visited[:, None] | by_others
-    with_it = without[:, :, None, None] | (candidates[..., None] == node)
-    of_agent = Answers(*(array[:, None] for array in solutions))
-    of_candidate = Answers(*(array[:, None, None, None] for array in solutions))
-    right = is_most_confident_correct(of_candidate, with_it).mean(-1)
-    return right - is_most_confident_correct(of_agent, without)[..., None]
+    debates, n = after.shape
+    debate, agent, other = np.nonzero(np.broadcast_to(~np.eye(n, dtype=bool), (debates, n, n)))
+    without = np.repeat(visited[:, None], n, 1)
+    without[debate, agent, after[debate, other]] = True
+    best = most_confident(solutions.answer_class[:, None], solutions.confidence[:, None], without)
+    rows = np.arange(debates)
+    of_best = Answers(*(array[rows[:, None], best] for array in solutions))
+    of_candidate = Answers(*(array[rows[:, None, None, None], candidates] for array in solutions))
+    right_without = of_best.correct & (best >= 0)
+
+    best, confidence = best[..., None, None], of_best.confidence[..., None, None]
+    ties = (of_candidate.confidence == confidence) & (candidates < best)
+    wins = (best < 0) | (of_candidate.confidence > confidence) | ties
+    wins &= of_candidate.answer_class != UNPARSED
+    right = np.where(wins, of_candidate.correct, right_without[..., None, None])
+    return right.mean(-1) - right_without[..., None]
 
 
 def right_share(answer_class: np.ndarray, correct: np.ndarray, weight: np.ndarray) -> np.ndarray:

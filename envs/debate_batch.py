@@ -134,15 +134,14 @@ class DebateBatch:
     @property
     def correct(self) -> np.ndarray:
         """bool, shape (B,): whether the team's answer is right; no answer is wrong."""
-        said = self.said
-        return self.tree.correct[self.question, said] & (said >= 0)
+        nodes = self.team_nodes
+        return self.tree.correct[self.question, nodes] & (nodes >= 0)
 
     @property
-    def said(self) -> np.ndarray:
+    def team_nodes(self) -> np.ndarray:
         """int64, shape (B,): the node of the team's solution, -1 where it has no answer."""
         if self.rules.answer == "most_confident":
-            everything = np.broadcast_to(np.arange(self.visited.shape[1]), self.visited.shape)
-            return most_confident(*self._answers(everything)[:2], self.visited)
+            return most_confident(*self._everything[:2], self.visited)
         agent = speaker(*self.answers[:2])
         return np.where(agent >= 0, np.take_along_axis(self.node, np.maximum(agent, 0)[:, None], -1)[:, 0], -1)
 
@@ -211,8 +210,7 @@ class DebateBatch:
         self._widen()
         local, team = action_rewards(self.answers.correct, self._answers(after), self._answers(candidates))
         if self.rules.answer == "most_confident":
-            everything = self._answers(np.broadcast_to(np.arange(self.visited.shape[1]), self.visited.shape))
-            team = most_confident_rewards(everything, self.visited, after, candidates)
+            team = most_confident_rewards(self._everything, self.visited, after, candidates)
         new = ~self.visited[np.arange(len(candidates))[:, None, None, None], candidates]
         tokens = (new * self._at(self.tree.tokens[..., 2], candidates)).mean(-1)
         return Rewards(*(np.where(legal, term, np.nan) for term in (local, team, tokens)))
@@ -247,16 +245,22 @@ class DebateBatch:
         tree = self.tree
         return Answers(*(self._at(array, node) for array in (tree.answer_class, tree.confidence, tree.correct)))
 
+    @property
+    def _everything(self) -> Answers:
+        """(B, M): all solutions to the debates' questions; zeros where one is missing."""
+        tree, known = self.tree, self.visited.shape[1]
+        return Answers(*(a[self.question, :known] for a in (tree.answer_class, tree.confidence, tree.correct)))
+
     def _require(self, nodes: np.ndarray) -> None:
         missing = (nodes >= 0) & ~self._at(self.tree.present, nodes)
         if missing.any():
             question = np.broadcast_to(self.question.reshape(-1, *[1] * (nodes.ndim - 1)), nodes.shape)
             self._fill(sorted(set(zip(question[missing].tolist(), nodes[missing].tolist(), strict=True))))
 
-    def _led_to(self, most_confident: np.ndarray) -> np.ndarray:
+    def _led_to(self, target: np.ndarray) -> np.ndarray:
         """The candidates (B, N, K, S), given each agent's most confident peer with another answer, (B, N)."""
         if self.rules.concede == "most_confident":
-            targets = most_confident[..., None]
+            targets = target[..., None]
         else:
             eligible = may_concede(self.answers.answer_class)[:, self._agents[:, None], self._others]
             targets = np.where(eligible, self._others, -1)

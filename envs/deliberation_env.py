@@ -90,7 +90,7 @@ class DeliberationEnv(MultiAgentEnv):
     | `depth` | 0 to 1 | [ours] refinements before it / rounds |
     | `repeats_parent` | 0 to 1 | [ours] the refinement kept its draft's answer |
     | `agreement` | 0 to 1 | [ours] social: share of the other agents with an equal answer |
-    | `is_plurality` | 0 to 1 | [ours] social: the answer is the team's present consensus |
+    | `is_plurality` | 0 to 1 | [ours] social: the answer is the agents' present plurality |
     | `round` | 0 to 1 | [ours] rounds played / rounds |
     | `same_answer` | 0 to 1 | [ours] the answer equals the observer's; 1 in one's own z where it is parsed |
     | `is_target` | 0 to 1 | [ours] the peer whom Concede would adopt; 0 in one's own z |

@@ -66,7 +66,7 @@ _CHAIN = (
 )
 DEBATE_FEATURES = (
     Feature("agreement", 0, 1, "social", "[ours] social: share of the other agents with an equal answer"),
-    Feature("is_plurality", 0, 1, "social", "[ours] social: the answer is the team's present consensus"),
+    Feature("is_plurality", 0, 1, "social", "[ours] social: the answer is the agents' present plurality"),
     Feature("round", 0, 1, "round", "[ours] rounds played / rounds"),
     Feature(
         "same_answer", 0, 1, "social", "[ours] the answer equals the observer's; 1 in one's own z where it is parsed"

@@ -20,7 +20,6 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
 from ray.rllib.core.rl_module.rl_module import RLModule
-from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
@@ -76,7 +75,7 @@ def bench_costs(runner: DeliberationEnvRunner) -> dict[str, float]:
         "network": [(RLModule, "forward_exploration")],
         "episodes": [(MultiAgentEpisode, name) for name in ("__init__", "add_env_reset", "add_env_step", "to_numpy")],
         "metrics": [(MetricsLogger, name) for name in ("log_value", "log_dict", "reduce")]
-        + [(MultiAgentEnvRunner, "_increase_sampled_metrics"), (DebateMetrics, "on_sample_end")],
+        + [(DeliberationEnvRunner, "_increase_sampled_metrics"), (DebateMetrics, "on_sample_end")],
     }
     seconds: defaultdict[str, float] = defaultdict(float)
     running = ["the loop"]

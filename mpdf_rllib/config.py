@@ -92,7 +92,7 @@ class TeamConfig(Section):
     """Whom an agent may concede to: the most confident peer with another answer, or each such peer, an action each."""
     answer: Answer = "plurality"
     """What the team answers: as most agents do in the end, or as the most confident solution of the whole debate; what
-    an action brings to it is a part of the reward."""
+    an action brings to it is a part of step credit."""
     refine_samples: Annotated[int, Field(ge=1)] = 1
     """Refinements of a solution by one agent; the reward of Refine is their mean, the one it gets is drawn."""
     refiner: Refiner = "author"

@@ -80,7 +80,7 @@ class Cluster:
 
     Attributes:
         tokens_per_s: Generated tokens/s of a replica with full batches, what prompts and verdicts take included.
-        sequences: Requests that a replica answers at once.
+        sequences: Requests that a replica answers at once; by default as on a CPU, on a GPU vLLM takes 256 to 1024.
         replicas: Copies of the model.
         workers: Actors that record: `record.workers`; with 0 one process does, all questions at once.
         concurrency: Requests that one of them has in flight at most.

@@ -59,7 +59,7 @@ class Round:
     """A round of a debate.
 
     Attributes:
-        answer: The team's at its start, None where no agent has one.
+        answer: The team's at its start, None where it has none.
         decisions: One an agent.
     """
 
@@ -124,7 +124,7 @@ def play_round(debates: DebateBatch, networks: Sequence[MetaPolicyNetwork]) -> l
     """Plays a round of all debates; see `play`."""
     probabilities = action_probabilities(networks, debates.observe())
     actions = probabilities.argmax(-1)
-    team_nodes, node = debates.said, debates.node
+    team_nodes, node = debates.team_nodes, debates.node
     targets = _targets(debates, actions)
     debates.step(actions)
     rounds = []
@@ -158,7 +158,9 @@ def transcripts(debates: DebateBatch, rounds: Sequence[Sequence[Round]]) -> list
             None if said < 0 else said,
             tuple(debates.tokens[debate].tolist()),
         )
-        for debate, (question, said) in enumerate(zip(debates.question.tolist(), debates.said.tolist(), strict=True))
+        for debate, (question, said) in enumerate(
+            zip(debates.question.tolist(), debates.team_nodes.tolist(), strict=True)
+        )
     ]
 
 

@@ -20,6 +20,7 @@ from mpdf_rllib.envs.debate import (
     is_team_correct,
     is_team_correct_without_each,
     is_vote_correct,
+    most_confident_rewards,
     right_share,
     same_answer,
     speaker,
@@ -183,6 +184,27 @@ def test_the_most_confident_of_what_was_made_is_right_or_not(batch):
         answered = [row for row in zip(*rows, strict=True) if row[2] and row[0] != NONE]
         best = max(answered, key=lambda row: row[1], default=(NONE, 0, True))
         assert won[b] == (best[0] == RIGHT)
+
+
+@pytest.mark.parametrize(
+    ("confidences", "actions", "expected"),
+    [
+        ((0.5, 0.6, 0.55, 0.9), (0, 2), [[0, 0], [0, -1]]),  # both stay; agent 1's refinement is surer, and wrong
+        ((0.5, 0.6, 0.55, 0.58), (0, 2), [[0, 0], [0, -1]]),
+        ((0.5, 0.6, 0.55, 0.58), (1, 2), [[0, 0], [0, 0]]),  # agent 0's refinement is surer still, and right
+        ((0.7, 0.7, 0.55, 0.6), (0, 2), [[0, 0], [0, 0]]),  # of equals the first
+        ((0.5, 0.8, 0.2, 0.9), (1, 3), [[0, 0], [0, -1]]),
+        ((0.7, 0.8, 0.55, 0.6), (0, 2), [[0, 1], [0, 0]]),
+        ((0.2, 0.3, 0.55, 0.5), (0, -1), [[0, 0], [0, 0]]),
+    ],
+)
+def test_what_a_solution_does_to_an_answer_by_confidence(confidences, actions, expected):
+    """Agent 0 writes a wrong solution and refines it to a right one; agent 1 the other way round."""
+    solutions = Answers(np.array([[1, 0, 0, 2]]), np.array([confidences]), np.array([[False, True, True, False]]))
+    visited = np.array([[True, False, True, False]])
+    candidates = np.array([[[[0], [1]], [[2], [3]]]])
+    after = np.array([[actions[0], max(actions[1], 2)]])
+    assert most_confident_rewards(solutions, visited, after, candidates).tolist() == [expected]
 
 
 @settings(deadline=None)

@@ -8,6 +8,7 @@ from mpdf_rllib.prompts import VERDICTS, Instructions, Prompts, as_text, load_pr
 from mpdf_rllib.questions import Kind
 
 FAMILIES = ("multiplication", "addition", "arithmetic")
+ALL_FAMILIES = (*FAMILIES, "subtraction", "division")
 
 FIRST_ANSWER = """\
 Q: Mia buys 5 pens on each of 3 days. How many pens?
@@ -169,7 +170,7 @@ def test_the_bounds_on_tokens_are_the_measured_ones():
     assert [load_prompts(source).max_tokens for source in FAMILIES] == [14, 14, 6]
 
 
-@pytest.mark.parametrize("source", FAMILIES)
+@pytest.mark.parametrize("source", ALL_FAMILIES)
 def test_agents_beyond_the_third_have_its_shots_in_another_order(source):
     prompts = load_prompts(source)
     for agent in range(16):
@@ -196,7 +197,23 @@ def test_the_mixed_prompts_show_each_family_as_often():
     assert mixed.max_tokens == 14
 
 
-@pytest.mark.parametrize("source", FAMILIES)
+@pytest.mark.parametrize("source", ALL_FAMILIES)
+def test_examples_are_right_and_half_of_the_drafts_wrong(source):
+    prompts = load_prompts(source)
+    for answers, refinements in zip(prompts.answer, prompts.refine, strict=True):
+        for question, answer in answers:
+            asked, _, result = answer.partition(" = ") if " = " in answer else (question, "", answer)
+            assert eval(asked) == int(result)
+        rights = [draft == answer.rsplit(" = ")[-1] for draft, _, answer in refinements]
+        assert sum(rights) == len(rights) / 2
+    assert {verdict for _, _, verdict in prompts.critic} == {word.strip() for word in VERDICTS}
+    for _, answer, verdict in prompts.critic:
+        if " = " in answer:
+            asked, _, result = answer.partition(" = ")
+            assert (eval(asked) == int(result)) == (verdict == VERDICTS[0].strip())
+
+
+@pytest.mark.parametrize("source", ALL_FAMILIES)
 def test_chat_turns_alternate_and_end_with_the_question(source):
     prompts = load_prompts(source)
     asked = {

@@ -69,6 +69,18 @@ def test_texts_and_ids_are_distinct_and_families_take_turns(splits):
     assert counts == {"addition": 13, "arithmetic": 12}
 
 
+@pytest.mark.parametrize("family", ["subtraction", "division"])
+def test_differences_and_quotients_are_right_and_of_other_numbers_in_the_test_split(family):
+    pairs: dict[str, set] = {"train": set(), "test": set()}
+    for split, numbers_of in pairs.items():
+        for question in generate_questions([family], split, 150, seed=1):
+            x, y = (int(digits) for digits in re.findall(r"\d+", question.text))
+            other = x - y if family == "subtraction" else Fraction(x, y)
+            assert question.answer == str(other)
+            numbers_of.add(frozenset((x, y) if family == "subtraction" else (y, int(other))))
+    assert len(pairs["train"]) > 5 and not pairs["train"] & pairs["test"]
+
+
 @pytest.mark.parametrize(("split", "all_but_the_shown"), [("train", 102), ("test", 208)])
 def test_no_question_is_asked_that_the_prompts_answer(split, all_but_the_shown):
     asked = {question.text for question in generate_questions(["arithmetic"], split, all_but_the_shown)}

@@ -253,6 +253,9 @@ STUDY = {
         "vote": {"answer": "calibrated vote"},
         "surest": {"answer": "highest confidence"},
         "best": {"test": {"team.answer": "most_confident"}},
+        "best, rewarded": {"set": {"team.answer": "most_confident"}},
+        "outcome": {"set": {"algorithm.credits": {"outcome": {}}}},
+        "schedule": {"system": "best fixed schedule", "set": {"team.answer": "most_confident"}},
         "likelihood": {"set": {"team.peer_likelihood": True}},
         "other test": {"test": {"questions.families": ["addition"], "questions.test": 6}},
         "plurality": {"system": "plurality"},
@@ -352,7 +355,7 @@ def test_a_whole_study_trains_what_training_trains_and_only_once(tmp_path):
     final = re.findall(r"\| SoftRankPO \|.* (\.?\d+) ± [\d.]+ \|\n", written)[0]
     assert written.count(f"| SoftRankPO | {final} [") == 1, "curves end with what is in the table"
     policies = {folder: folder.stat().st_mtime_ns for folder in (experiment.run / "studies").iterdir()}
-    assert len(policies) == 4 * 2, "other answers and other test questions need no other policy"
+    assert len(policies) == 6 * 2, "other answers and other test questions need no other policy"
 
     run()
     assert page.read_text() == written
@@ -369,5 +372,5 @@ def test_a_whole_study_trains_what_training_trains_and_only_once(tmp_path):
 
     run("--fresh", "--set=seeds=3")
     after = {folder: folder.stat().st_mtime_ns for folder in (experiment.run / "studies").iterdir()}
-    assert len(after) == 4 * 3 and not {*after.items()} & {*policies.items()}
+    assert len(after) == 6 * 3 and not {*after.items()} & {*policies.items()}
     assert "3 seeds" in page.read_text() and "in all arms algorithm.iterations 2, " in page.read_text()

@@ -1,7 +1,9 @@
 """Generated question families, each as hard for a small model as a debate needs: neither hopeless nor trivial [ours].
 
 The two numbers (a, b) of a question decide, as an unordered pair and for all families together, whether it belongs to
-the training or to the test split, so that no test question asks for a sum or product that was trained on.
+the training or to the test split, so that no test question asks for a sum, product or quotient that was trained on. Nor
+does one ask for a difference that was, within a family: b is what is taken away, and a in subtraction what it is taken
+from, in arithmetic what is left.
 """
 
 import hashlib

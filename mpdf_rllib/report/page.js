@@ -155,7 +155,7 @@ function showDebate() {
 
 function toldWalk(question, walk, show) {
   const agents = walk.final.map((_, agent) => make("th", { scope: "col" }, `agent ${agent}`));
-  const head = make("tr", {}, ...["before", "consensus", "tokens so far"].map((name) => make("th", {}, name)), ...agents);
+  const head = make("tr", {}, ...["before", "team's answer", "tokens so far"].map((name) => make("th", {}, name)), ...agents);
   const row = (name, round, answer, cells) =>
     make(
       "tr",

@@ -84,7 +84,8 @@ def _played(arm: Arm, all_trees: Mapping[str, RecordedTrees]) -> PlayedArm:
     at_start = arm.config.system == "warm start"
     policies = [greedy([each.warm_start if at_start else each.policy]) for each in trained]
     outcomes = tuple(play(trees.test, policy, arm.played.team.rules, is_correct) for policy in policies)
-    fit = float(np.mean([play(learned_from, policy, arm.trained.team.rules).accuracy for policy in policies]))
+    in_training = arm.trained.team.rules._replace(answer=arm.played.team.answer)
+    fit = float(np.mean([play(learned_from, policy, in_training).accuracy for policy in policies]))
     cost, settings = None, arm.trained.algorithm
     if not at_start and "step" in settings.credits:
         alternatives, rules = arm.config.algorithm in ("SoftRankPO", "GRPO"), arm.trained.team.rules

@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -181,11 +181,11 @@ def trees_key(config: ExperimentConfig) -> str:
 class _RecordedTeam(Team):
     """A team all of whose solutions are there, so that its debates ask an engine for nothing."""
 
-    solutions: SolutionTree | None = None
+    solutions: SolutionTree = field(kw_only=True)
 
     def tree(self, questions: Iterable[Question], table: FeatureTable | None = None) -> SolutionTree:
-        assert self.solutions is not None
-        return self.solutions
+        wanted = {question.id for question in questions}
+        return self.solutions.of_questions(np.array([each.id in wanted for each in self.solutions.questions]))
 
     def __deepcopy__(self, memo: dict) -> Self:
         """Itself, since a tree without a gap is not changed any more; RLlib copies its config again and again."""
