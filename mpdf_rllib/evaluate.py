@@ -56,7 +56,7 @@ def _baselines(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemRes
         ]
     once = nodes_to_depth(test, 1)
     everything = list(range(test.num_nodes))
-    schedule = best_schedule(train, config.team.rules)
+    schedule = best_schedule(train, config.team.answer)
     steps = ", ".join(ACTIONS[action].capitalize() for action in schedule)
     calibration = fit_calibration(train)
     threshold = best_threshold(train, calibration)
@@ -66,7 +66,7 @@ def _baselines(config: ExperimentConfig, trees: RecordedTrees) -> list[SystemRes
         SystemResult(f"refine all once, highest log-probability of the {len(once)}", (highest_logprob(test, once),)),
         SystemResult(f"plurality of all {len(everything)} solutions", (plurality(test, everything),)),
         SystemResult(f"highest log-probability of all {len(everything)}", (highest_logprob(test, everything),)),
-        SystemResult(f"best fixed schedule ({steps})", (play_schedule(test, schedule, config.team.rules),)),
+        SystemResult(f"best fixed schedule ({steps})", (play_schedule(test, schedule, config.team.answer),)),
         SystemResult(f"refine all until confidence passes {threshold:.2f}", (stop_at(test, calibration, threshold),)),
     ]
 

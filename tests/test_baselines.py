@@ -132,6 +132,8 @@ def test_persisting_is_the_vote_of_the_roots_and_refining_that_of_the_deepest(se
     assert (refine.tokens == tree.tokens.sum(1)).all()
     assert (persist.actions == [agents * rounds, 0, 0]).all()
     assert (refine.actions == [0, agents * rounds, 0]).all()
+    surest = play_schedule(tree, always_refine(tree), "most_confident")
+    assert (surest.correct == highest_logprob(tree, [*range(tree.num_nodes)]).correct).all()
 
 
 @settings(deadline=None, max_examples=20)

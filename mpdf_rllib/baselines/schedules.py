@@ -7,7 +7,7 @@ import numpy as np
 
 from mpdf_rllib.baselines.outcome import Outcome
 from mpdf_rllib.envs.debate import CONCEDE, NUM_ACTIONS, PERSIST, REFINE
-from mpdf_rllib.envs.debate_batch import DEFAULT_RULES, DebateBatch, Observation, Rules
+from mpdf_rllib.envs.debate_batch import DEFAULT_RULES, Answer, DebateBatch, Observation, Rules
 from mpdf_rllib.envs.solution_tree import SolutionTree
 
 Schedule = tuple[int, ...]
@@ -37,21 +37,21 @@ def play(
     return Outcome(is_correct(debates), debates.tokens, counts, np.zeros(len(counts), bool))
 
 
-def play_schedule(tree: SolutionTree, schedule: Schedule, rules: Rules = DEFAULT_RULES) -> Outcome:
+def play_schedule(tree: SolutionTree, schedule: Schedule, answer: Answer = "plurality") -> Outcome:
     """All agents take the round's action; those to whom it is illegal Persist."""
 
     def follow(observation: Observation, round_: int) -> np.ndarray:
         return np.where(observation["action_mask"][..., schedule[round_]] > 0, schedule[round_], PERSIST)
 
-    return play(tree, follow, rules)
+    return play(tree, follow, Rules(answer=answer))
 
 
-def best_schedule(train: SolutionTree, rules: Rules = DEFAULT_RULES) -> Schedule:
+def best_schedule(train: SolutionTree, answer: Answer = "plurality") -> Schedule:
     """The schedule with the highest accuracy on the training questions, the cheapest of equals."""
     schedules = itertools.product(range(NUM_ACTIONS), repeat=train.rounds)
 
     def merit(schedule: Schedule) -> tuple[float, float]:
-        outcome = play_schedule(train, schedule, rules)
+        outcome = play_schedule(train, schedule, answer)
         return outcome.accuracy, -outcome.generated
 
     return max(schedules, key=merit)

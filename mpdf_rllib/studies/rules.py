@@ -67,8 +67,8 @@ def play_rule(name: str, trees: RecordedTrees, config: ExperimentConfig, budget:
     if name in RULES:
         return RULES[name](trees)
     if name == BEST_SCHEDULE:
-        rules = config.team.rules
-        return play_schedule(trees.test, best_schedule(trees.train, rules), rules)
+        answer = config.team.answer
+        return play_schedule(trees.test, best_schedule(trees.train, answer), answer)
     if name in UNTIL_CONFIDENT:
         return _until_confident(trees, UNTIL_CONFIDENT[name], budget)
     (result,) = play_systems(config, [[SYSTEMS[name](config)]], train=[], test=trees.test.questions)
