@@ -1,8 +1,11 @@
 import hashlib
+import json
 from typing import get_args
 
+import jsonschema
 import pytest
 
+from mpdf_rllib.envs.self_report import read_report, report_schema
 from mpdf_rllib.errors import DataError
 from mpdf_rllib.prompts import VERDICTS, Instructions, Prompts, as_text, load_prompts
 from mpdf_rllib.questions import Kind
@@ -195,6 +198,18 @@ def test_the_mixed_prompts_show_each_family_as_often():
         assert sum(shot in shots[source].refine[0] for shot in refinements) == 8
         assert sum(shot in shots[source].critic for shot in mixed.critic) == 3
     assert mixed.max_tokens == 14
+
+
+def test_reports_are_of_the_familys_own_examples():
+    own, reports = load_prompts("multiplication"), load_prompts("multiplication_reports")
+    schema = json.loads(report_schema("number", max_tokens=reports.max_tokens))
+    for plain, reported in ((own.answer, reports.answer), (own.refine, reports.refine)):
+        for shots, with_reports in zip(plain, reported, strict=True):
+            for (*asked, answer), (*also_asked, text) in zip(shots, with_reports, strict=True):
+                jsonschema.validate(json.loads(text), schema)
+                report = read_report(text)
+                assert report is not None and report.reasoning == answer
+                assert asked == also_asked and report.answer == answer.rsplit(" = ")[-1]
 
 
 @pytest.mark.parametrize("source", ALL_FAMILIES)

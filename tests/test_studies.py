@@ -20,7 +20,7 @@ from mpdf_rllib.bootstrap import Estimate
 from mpdf_rllib.envs.answer_classes import UNPARSED
 from mpdf_rllib.envs.debate import PERSIST, REFINE
 from mpdf_rllib.envs.debate_batch import Rules
-from mpdf_rllib.envs.features import DEBATE_FEATURES, NUMBERS
+from mpdf_rllib.envs.features import DEBATE_FEATURES, NUMBERS, solution_table
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.record import replay
 from mpdf_rllib.recorded_trees import RecordedTrees
@@ -132,6 +132,20 @@ def test_confidences_are_held_against_correctness():
     assert agreement.tokens == pytest.approx(3 * (test.tokens[..., 0] + test.tokens[..., 2]).mean())
     for fitted in ("all of a solution's z, logistic", "all of a solution's z, boosted"):
         assert 0.3 < found[fitted].of_all.mean < 1
+
+
+def test_what_models_report_of_themselves_stands_beside_their_log_probabilities():
+    rng = np.random.default_rng(0)
+    train, test = (random_tree(rng, agents=3, rounds=1, questions=40) for _ in range(2))
+    for tree in (train, test):
+        tree.table = solution_table(self_report=True)
+        tree.features = rng.random((*tree.correct.shape, len(tree.table)), np.float32)
+    names = [feature.name for feature in test.table]
+    test.features[..., names.index("critic_correct")] = 0.5
+    reported = test.features[..., names.index("reported_confidence")]
+    found = {each.name: each for each in confidences_of(RecordedTrees(train, test, test))}
+    assert found["the model's own report"].of_all.mean == pytest.approx(roc_auc(test.correct, reported))
+    assert found["mean log-probability"].of_all.mean == pytest.approx(roc_auc(test.correct, test.confidence))
 
 
 def roc_auc(correct: np.ndarray, score: np.ndarray) -> float:

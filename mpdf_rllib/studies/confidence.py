@@ -1,6 +1,6 @@
 """How well confidences tell right solutions from wrong ones, and what they cost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,8 @@ from mpdf_rllib.envs.solution_tree import SolutionTree
 from mpdf_rllib.feature_values import auroc
 from mpdf_rllib.recorded_trees import RecordedTrees
 
-_ENTRIES = {"critic_correct": "critic", "peer_probability": "likelihood under the others' prompts"}
+_JUDGED = {"critic_correct": "critic", "peer_probability": "likelihood under the others' prompts"}
+_REPORTED = {"reported_confidence": "the model's own report"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def confidences_of(trees: RecordedTrees) -> list[Confidence]:
     Where solutions are judged, those alone that their judgement enters, as it is paid for.
     """
     test, roots = trees.test, trees.test.roots
-    judged = list(_judged(test))
+    judged = list(_entries(test, _JUDGED))
+    own = [("mean log-probability", test.confidence), *_entries(test, _REPORTED)]
     tokens = (test.tokens[..., 0] + test.tokens[..., 2], test.tokens[..., 2])
     found = [
         Confidence(
@@ -53,7 +55,7 @@ def confidences_of(trees: RecordedTrees) -> list[Confidence]:
             auroc(score, test.correct),
             *(float(each.mean()) for each in tokens),
         )
-        for name, score in [*(judged or [("mean log-probability", test.confidence)]), *_fitted(trees)]
+        for name, score in [*(judged or own), *_fitted(trees)]
     ]
     if judged:
         return found
@@ -64,10 +66,10 @@ def confidences_of(trees: RecordedTrees) -> list[Confidence]:
     return found
 
 
-def _judged(tree: SolutionTree) -> Iterator[tuple[str, np.ndarray]]:
+def _entries(tree: SolutionTree, names: Mapping[str, str]) -> Iterator[tuple[str, np.ndarray]]:
     for index, feature in enumerate(tree.table):
-        if feature.name in _ENTRIES and np.ptp(tree.features[..., index]):
-            yield _ENTRIES[feature.name], tree.features[..., index]
+        if feature.name in names and np.ptp(tree.features[..., index]):
+            yield names[feature.name], tree.features[..., index]
 
 
 def _fitted(trees: RecordedTrees) -> Iterator[tuple[str, np.ndarray]]:
