@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from process_fixtures import CONFIG, Experiment
 
 from mpdf_rllib.engine import run
-from mpdf_rllib.engine.models import PACKAGED_MODEL
+from mpdf_rllib.engine.models import PACKAGED_MODEL, resolve_model
 from mpdf_rllib.engine.vllm_engine import VLLMEngine
 
 
@@ -20,6 +20,21 @@ def vllm_engine() -> Iterator[VLLMEngine]:
     engine = VLLMEngine(PACKAGED_MODEL)
     yield engine
     run(engine.close())
+
+
+@pytest.fixture
+def random_model(tmp_path: Path) -> Path:
+    """A model of two small layers that has learned nothing."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path / "random-model"
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(PACKAGED_MODEL).path)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    layers = {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **layers)).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

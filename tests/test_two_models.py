@@ -1,30 +1,13 @@
 """A team whose agents' models differ, on two engines of vLLM at once."""
 
-from pathlib import Path
-
 import pyarrow.parquet as pq
 import pytest
-import torch
 import yaml
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from mpdf_rllib.config_file import load_config
-from mpdf_rllib.engine.models import PACKAGED_MODEL, resolve_model
 from mpdf_rllib.record import record
 
 pytestmark = pytest.mark.model
-
-
-@pytest.fixture
-def random_model(tmp_path: Path) -> Path:
-    """A model of two small layers that has learned nothing."""
-    folder = tmp_path / "random-model"
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model(PACKAGED_MODEL).path)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    layers = {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **layers)).save_pretrained(folder)
-    return folder
 
 
 def test_a_team_of_two_models_is_recorded_and_replayed(random_model, tmp_path):

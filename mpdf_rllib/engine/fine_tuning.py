@@ -4,6 +4,8 @@ It is of the same size, and another model in what it knows and in how sure it is
 that were trained with one model, and teams of two models, are tried on.
 """
 
+import contextlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,7 +43,8 @@ def fine_tune(base: Path, folder: Path, progress: Callable[[str, float], None]) 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    with contextlib.redirect_stderr(io.StringIO()):  # transformers' own progress bars, here and below
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=0.0)
     rng = np.random.default_rng(0)
 
@@ -64,6 +67,7 @@ def fine_tune(base: Path, folder: Path, progress: Callable[[str, float], None]) 
         model(input_ids=tokens, labels=labels).loss.backward()
         optimizer.step()
     progress("Writing safetensors", 0.98)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    with contextlib.redirect_stderr(io.StringIO()):
+        model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     progress("Fine-tuned", 1.0)

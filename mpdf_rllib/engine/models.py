@@ -170,8 +170,7 @@ def _made(name: str, on_progress: Progress | None) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=cache))
         try:
-            # What transformers shows of its own is left out.
-            with _progress(name, on_progress) as progress, contextlib.redirect_stderr(io.StringIO()):
+            with _progress(name, on_progress) as progress:
                 if base:
                     fine_tune(base, temporary, progress)
                 else:
@@ -200,14 +199,15 @@ def _convert(gguf: Path, folder: Path, progress: Progress) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    tokenizer.save_pretrained(folder)
-    progress("Dequantising its weights", 0.3)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-    )
-    progress("Writing safetensors", 0.9)
-    model.save_pretrained(folder)
+    with contextlib.redirect_stderr(io.StringIO()):  # transformers' own progress bars
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        tokenizer.save_pretrained(folder)
+        progress("Dequantising its weights", 0.3)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
+        progress("Writing safetensors", 0.9)
+        model.save_pretrained(folder)
     progress("Converted", 1.0)
 
 
