@@ -232,8 +232,9 @@ def _policies(job: Job, env_config: dict[str, Any]) -> Iterator[MetaPolicyNetwor
     with tempfile.TemporaryDirectory() as checkpoint:
 
         def built(learner: Learner) -> Algorithm:
-            config = algorithm_config(job.config, env_config, learner.base(job.seed)).debugging(seed=job.seed)
-            return config.build_algo()
+            config = algorithm_config(job.config, env_config, learner.base(job.seed))
+            # Without the thread that watches the machine's use, for which `stop` would wait more than half a second.
+            return config.debugging(seed=job.seed, log_sys_usage=False).build_algo()
 
         algorithm = built(_STAGED.get(job.algorithm, SOFTRANKPO))
         for _ in range(settings.warm_start_iterations):
