@@ -252,6 +252,14 @@ def test_packaged_studies_have_ten_seeds_and_arms_that_differ(path):
         assert first != second, f"{one.name} is {two.name}"
 
 
+@pytest.mark.model
+@pytest.mark.parametrize("name", ["confidence", "held_out", "mixed_teams", "models", "self_report"])
+def test_what_the_models_said_is_in_the_repository(name):
+    study = load_study(name)
+    for config in {trees_key(arm.trained): arm.trained for arm in study.arms}.values():
+        assert replay(config).digest
+
+
 STUDY = {
     "title": "A study",
     "paper": "nowhere",
