@@ -39,6 +39,8 @@ def set_up_for_debates(config: AlgorithmConfig) -> None:
     config.sample_timeout_s = 3600.0
     # How long an iteration waits for a lost env runner, where no other is left.
     config.env_runner_restore_timeout_s = 300.0
+    # Actions are discrete: RLlib would copy them all, agent by agent, to leave them as they are.
+    config.normalize_actions = config.clip_actions = False
     config.evaluation_config = {"explore": False}
     config.callbacks_class = DebateMetrics
     config.callbacks_on_algorithm_init = _take_reserved_threads
