@@ -32,7 +32,7 @@ smoke: $(READY)  ## the same in two minutes
 	$(RUN) mpdf_rllib.train --config tuned_examples/smoke.yaml $(ARGS)
 
 test: $(READY)  ## run the tests (ARGS="-m 'not model'" without the language model)
-	$(RUN) pytest $(ARGS)
+	$(RUN) pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 check: $(READY)  ## lint, format, types, the documentation and its links
 	$(RUN) ruff check

@@ -14,6 +14,13 @@ from mpdf_rllib.engine.models import PACKAGED_MODEL, resolve_model
 from mpdf_rllib.engine.vllm_engine import VLLMEngine
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests: one has those of the language model, and each file's others have one."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("model" if item.get_closest_marker("model") else item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def vllm_engine() -> Iterator[VLLMEngine]:
     """The embedded model, loaded once for all tests; use it through `mpdf_rllib.engine.run`."""
@@ -83,6 +90,13 @@ def ray_instance() -> Iterator[None]:
     assert not ray.is_initialized(), "a test before this one started Ray without this fixture"
     # The workers import the tests' own envs; RLlib iterates over sets of agent ids.
     runtime_env = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "0"}}
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=runtime_env)
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        runtime_env=runtime_env,
+    )
     yield
     ray.shutdown()

@@ -1,5 +1,6 @@
 """Claims held against what was measured: statistics against scipy and by hand, verdicts, and a whole study."""
 
+import functools
 import itertools
 import re
 import subprocess
@@ -17,6 +18,7 @@ from scipy.stats import mannwhitneyu
 
 from mpdf_rllib.algorithms.meta_policy import MetaPolicyNetwork
 from mpdf_rllib.bootstrap import Estimate
+from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.envs.answer_classes import UNPARSED
 from mpdf_rllib.envs.debate import PERSIST, REFINE
 from mpdf_rllib.envs.debate_batch import Rules
@@ -30,6 +32,7 @@ from mpdf_rllib.studies.confidence import Confidence, confidences_of
 from mpdf_rllib.studies.config import ClaimConfig, load_study, packaged_studies
 from mpdf_rllib.studies.page import with_section
 from mpdf_rllib.studies.playing import PlayedArm
+from mpdf_rllib.studies.rules import play_rule
 from mpdf_rllib.studies.training import jobs_of, trees_key
 from mpdf_rllib.studies.training_cost import training_tokens
 
@@ -255,9 +258,30 @@ def test_packaged_studies_have_ten_seeds_and_arms_that_differ(path):
 @pytest.mark.model
 @pytest.mark.parametrize("name", ["confidence", "held_out", "mixed_teams", "models", "self_report"])
 def test_what_the_models_said_is_in_the_repository(name):
-    study = load_study(name)
-    for config in {trees_key(arm.trained): arm.trained for arm in study.arms}.values():
+    configs = [config for arm in load_study(name).arms for config in (arm.trained, arm.played)]
+    for config in {trees_key(config): config for config in configs}.values():
         assert replay(config).digest
+
+
+@pytest.mark.model
+def test_so_is_what_they_said_to_llm_debate(monkeypatch):
+    without_engine = functools.partialmethod(ExperimentConfig.make_engine, replay_only=True)
+    monkeypatch.setattr(ExperimentConfig, "make_engine", without_engine)
+    arms = [arm for arm in load_study("tokens").arms if arm.config.system == "LLM-Debate"]
+    assert len(arms) == 2
+    for arm in arms:
+        assert 0 < play_rule("LLM-Debate", replay(arm.played), arm.played).accuracy < 1
+
+
+def test_every_interval_among_the_readmes_claims_is_on_the_page():
+    interval = re.compile(r"\[(-?[.\d]+), (-?[.\d]+)\]")
+    readme, page = ((REPOSITORY / name).read_text(encoding="utf-8") for name in ("README.md", "docs/results.md"))
+    claims = readme.split("## The paper's claims, run again")[1].split("\n## ")[0]
+    on_page = {(float(low), float(high)) for low, high in interval.findall(page)}
+    turned = {(-high, -low) for low, high in on_page}  # a loss told as a gain
+    told = {match[0]: (float(match[1]), float(match[2])) for match in interval.finditer(claims)}
+    assert len(told) > 50
+    assert [text for text, ends in told.items() if ends not in on_page | turned] == []
 
 
 STUDY = {
