@@ -64,7 +64,3 @@ class MetaPolicyRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         if self.reference_frozen:
             return self._forward(batch)
         return {Columns.ACTION_DIST_INPUTS: torch.log(batch[Columns.OBS]["action_mask"]).clamp(min=ILLEGAL_LOGIT)}
-
-    @override(RLModule)
-    def _forward_train(self, batch: dict[str, Any], **kwargs) -> dict[str, Any]:
-        return self._forward(batch) | self.forward_target(batch)

@@ -25,6 +25,14 @@ SOLVABLE = {q.id: q for split in ("train", "test") for q in generate_questions(F
 State = dict[str, torch.Tensor]
 
 
+def train_batch(config: AlgorithmConfig, episodes: list) -> dict[str, Any]:
+    """What a learner trains the shared policy on."""
+    learner = config.build_learner(env=config.env(config.env_config))
+    learner.build()
+    connector = config.build_learner_connector(None, None)
+    return connector(rl_module=learner.module, batch={}, episodes=episodes, shared_data={})[POLICY]
+
+
 def one_agent_knows(request: GenerationRequest) -> Generation:
     """One agent's first answer is right and sure; the others', and all refinements, are wrong, unsure and different."""
     question, position = SOLVABLE[request.position.question], request.position

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.tune.registry import get_trainable_cls
-from rllib_fixtures import debate_config, small_config
+from rllib_fixtures import debate_config, small_config, train_batch
 from scipy.stats import zscore
 
 from mpdf_rllib.algorithms.grpo import GRPO, GRPOConfig, RolloutGRPO, RolloutGRPOConfig, z_score_advantages
@@ -60,9 +60,7 @@ def test_the_learner_is_given_z_scores():
     runner = DeliberationEnvRunner(config=config)
     runner.module[POLICY].reference_frozen.fill_(True)
     episodes = runner.sample()
-    batch = config.build_learner_connector(None, None)(
-        rl_module=runner.module, batch={}, episodes=episodes, shared_data={}
-    )[POLICY]
+    batch = train_batch(config, episodes)
     agents = [agent for episode in episodes for agent in episode.agent_episodes.values()]
     rewards = np.array([info["action_rewards"] for agent in agents for info in agent.get_infos()[1:]], np.float64)
     legal = ~np.isnan(rewards)
@@ -94,9 +92,7 @@ def test_all_steps_of_a_debate_have_its_advantage():
     config = small_config(16, config=RolloutGRPOConfig(), questions=4)
     runner = DeliberationEnvRunner(config=config)
     episodes = runner.sample()
-    batch = config.build_learner_connector(None, None)(
-        rl_module=runner.module, batch={}, episodes=episodes, shared_data={}
-    )[POLICY]
+    batch = train_batch(config, episodes)
     firsts = [episode.agent_episodes["agent_0"] for episode in episodes]
     questions = [first.get_infos(0)["question"] for first in firsts]
     found = rollout_advantages(questions, np.array([first.get_infos(-1)["correct"] for first in firsts]))

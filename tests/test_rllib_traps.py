@@ -10,7 +10,7 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
-from rllib_fixtures import SharedQuestionsEnv, note_questions, questions_of, small_config
+from rllib_fixtures import SharedQuestionsEnv, note_questions, questions_of, small_config, train_batch
 
 from mpdf_rllib.algorithms.softrankpo import POLICY, SoftRankPO
 from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ADVANTAGES, LABELS, PREFERENCE
@@ -181,8 +181,7 @@ def test_trap_11_the_learner_sees_with_each_state_the_rewards_of_its_own_actions
             )
         episodes.append(episode.to_numpy())
 
-    connector = config.build_learner_connector(None, None)
-    batch = connector(rl_module=runner.module, batch={}, episodes=episodes, shared_data={})[POLICY]
+    batch = train_batch(config, episodes)
     agent, t = batch[Columns.OBS]["own"][:, :2].numpy().astype(int).T
     assert sorted(zip(agent, t, strict=True)) == sorted([(i, j) for i in range(3) for j in range(4)] * 2)
     np.testing.assert_array_equal(batch[Columns.ACTIONS], t % 3)

@@ -13,9 +13,10 @@ from rllib_fixtures import (
     learners_of,
     short_config,
     small_config,
+    train_batch,
 )
 
-from mpdf_rllib.algorithms.softrankpo import POLICY, SoftRankPO, SoftRankPOConfig
+from mpdf_rllib.algorithms.softrankpo import SoftRankPO, SoftRankPOConfig
 from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ADVANTAGES, LABELS, PREFERENCE
 from mpdf_rllib.algorithms.whole_debates import WholeDebates
 from mpdf_rllib.envs.deliberation_env_runner import DeliberationEnvRunner
@@ -139,8 +140,7 @@ class TestLearners:
         episodes = runner.sample()
 
         def rows(episodes: list) -> list[tuple[float, ...]]:
-            connector = runner.config.build_learner_connector(None, None)
-            batch = connector(rl_module=runner.module, batch={}, episodes=episodes, shared_data={})[POLICY]
+            batch = train_batch(runner.config, episodes)
             columns = batch[Columns.OBS]["own"], batch[ADVANTAGES], batch[LABELS], batch[PREFERENCE][:, None]
             return [tuple(row) for row in np.concatenate(columns, 1).tolist()]
 

@@ -58,7 +58,7 @@ class TestLearner:
         return learner.compute_loss_for_module(
             module_id=POLICY,
             config=config or learner.config,
-            batch=batch,
+            batch=batch | learner.module[POLICY].unwrapped().forward_target(batch),
             fwd_out=learner.module[POLICY].forward_train(batch),
         )
 
@@ -89,6 +89,7 @@ class TestLearner:
         config = learner.config.copy(copy_frozen=False).training(**settings)
         batch = self.batch(learner)
         out = learner.module[POLICY].forward_train(batch)
+        out |= learner.module[POLICY].unwrapped().forward_target(batch)
         logp = torch.log_softmax(out[Columns.ACTION_DIST_INPUTS], -1)
         reference = torch.log_softmax(out[TARGET_NETWORK_ACTION_DIST_INPUTS], -1)
         stage_two = objective(logp, reference, batch[ADVANTAGES], torch.ones(24, 3, dtype=bool), 0.7).mean()

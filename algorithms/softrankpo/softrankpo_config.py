@@ -13,7 +13,7 @@ from mpdf_rllib.algorithms.debate_settings import set_up_for_debates
 from mpdf_rllib.algorithms.meta_policy_rl_module import MetaPolicyRLModule
 from mpdf_rllib.algorithms.softrankpo.losses import OBJECTIVES
 from mpdf_rllib.algorithms.softrankpo.soft_rank import centred_rewards, soft_rank_advantages
-from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ActionAdvantages, Advantages
+from mpdf_rllib.algorithms.softrankpo.softrankpo_connector import ActionAdvantages, Advantages, ReferenceLogits
 from mpdf_rllib.algorithms.softrankpo.softrankpo_torch_learner import SoftRankPOTorchLearner
 
 
@@ -141,4 +141,5 @@ class SoftRankPOConfig(AlgorithmConfig):
     def build_learner_connector(self, input_observation_space, input_action_space, device=None):
         pipeline = super().build_learner_connector(input_observation_space, input_action_space, device)
         pipeline.insert_after("AddColumnsFromEpisodesToTrainBatch", ActionAdvantages(self.action_advantages()))
+        pipeline.append(ReferenceLogits())
         return pipeline

@@ -1,4 +1,4 @@
-"""Learner connector: reward vectors of the episodes' infos -> what the loss needs of each state."""
+"""Learner connectors: what the loss needs of each state, of the episodes' reward vectors and the frozen reference."""
 
 from collections.abc import Callable
 from typing import Any
@@ -59,4 +59,17 @@ class ActionAdvantages(ConnectorV2):
             for name, values in columns.items():
                 self.add_n_batch_items(batch, name, values[steps].astype(np.float32), len(episode), episode)
             start = steps.stop
+        return batch
+
+
+class ReferenceLogits(ConnectorV2):
+    """Adds the reference's logits under `TARGET_NETWORK_ACTION_DIST_INPUTS`, (B, K), once for all of a batch's updates.
+
+    It comes last: of each module it takes the tensors that the module is trained on.
+    """
+
+    @override(ConnectorV2)
+    def __call__(self, *, rl_module, batch: dict[str, Any], **kwargs) -> dict[str, Any]:
+        for module_id, columns in batch.items():
+            columns.update(rl_module[module_id].unwrapped().forward_target(columns))
         return batch

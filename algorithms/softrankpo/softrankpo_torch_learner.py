@@ -43,7 +43,7 @@ class SoftRankPOTorchLearner(TorchLearner):
     def compute_loss_for_module(self, *, module_id: ModuleID, config, batch: dict[str, Any], fwd_out: dict[str, Any]):
         legal = batch[Columns.OBS]["action_mask"] > 0
         logp = torch.log_softmax(fwd_out[Columns.ACTION_DIST_INPUTS], -1)
-        reference_logp = torch.log_softmax(fwd_out[TARGET_NETWORK_ACTION_DIST_INPUTS], -1)
+        reference_logp = torch.log_softmax(batch[TARGET_NETWORK_ACTION_DIST_INPUTS], -1)
         entropies = entropy(logp, legal)
         if self.module[module_id].unwrapped().reference_frozen:
             losses, counted = self.stage_two_losses(config, batch, logp, reference_logp, legal)

@@ -218,7 +218,7 @@ def request_key(fingerprint: str, request: GenerationRequest) -> str:
         fingerprint,
         request.prompt,
         None if request.scores else _sampling(request),
-        dataclasses.astuple(request.position),
+        [*vars(request.position).values()],
         request.score_words,
         *([request.continuation] if request.continuation else []),
     )
@@ -269,9 +269,12 @@ class Generations(Mapping[str, Generation]):
 
     def add(self, table: pa.Table) -> None:
         """Adds rows of the columns key and Generation's fields, but for those whose keys are there."""
-        keys, *fields = (_by_row(column.combine_chunks()) for column in table.columns)
-        for row in range(len(table)):
-            self._places.setdefault(keys(row), (fields, row))
+        keys, *columns = (column.combine_chunks() for column in table.columns)
+        if keys.null_count:
+            raise ValueError("it has gaps")
+        fields = [_by_row(column) for column in columns]
+        for row, key in enumerate(keys.to_pylist()):
+            self._places.setdefault(key, (fields, row))
 
     def __getitem__(self, key: str) -> Generation:
         fields, row = self._places[key]

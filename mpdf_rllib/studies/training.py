@@ -233,7 +233,9 @@ def _policies(job: Job, env_config: dict[str, Any]) -> Iterator[MetaPolicyNetwor
 
         def built(learner: Learner) -> Algorithm:
             config = algorithm_config(job.config, env_config, learner.base(job.seed))
-            # Without the thread that watches the machine's use, for which `stop` would wait more than half a second.
+            # Episodes stay in this process: packing them into arrays would take a tenth of the time. And for the thread
+            # that watches the machine's use `stop` would wait more than half a second.
+            config.env_runners(episodes_to_numpy=False)
             return config.debugging(seed=job.seed, log_sys_usage=False).build_algo()
 
         algorithm = built(_STAGED.get(job.algorithm, SOFTRANKPO))
