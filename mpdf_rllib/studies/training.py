@@ -5,6 +5,7 @@ the next. What comes out is what `mpdf_rllib.train` trains.
 """
 
 import copy
+import gc
 import hashlib
 import json
 import shutil
@@ -204,6 +205,8 @@ def _given_key(job: Job) -> tuple[str, Rules]:
 @ray.remote(num_cpus=1)
 def _train(job: Job, given: tuple[dict[str, Any], SolutionTree], folder: Path) -> MPDFError | None:
     """Trains a policy, and puts it where it belongs once all of it is written; returns what the user is to know."""
+    gc.collect()
+    gc.freeze()  # what is there by now stays; to look through it again and again would take a tenth of the time
     try:
         env_config, test = given
         policies = [*_policies(job, env_config)]
