@@ -160,7 +160,9 @@ class Credit:
             rewards, tokens = sum(getattr(terms, term) for term in self.terms), terms.tokens
         else:
             rewards, tokens = outcome_credit(debates, actions, policy, calibration)
-        rewards = self._disturbed(rewards - self.token_price * tokens, debates.rng)
+        # Ranks would tell apart what only rounding does: the same sum of thirds, for instance, made in another way.
+        exact = np.round(rewards - self.token_price * tokens, 9)
+        rewards = self._disturbed(exact, debates.rng)
         _check_finite(debates, rewards, ~np.isnan(terms.local))
         return merge_ties(rewards, self.tie_tolerance)
 

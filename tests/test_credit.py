@@ -1,6 +1,7 @@
 """What each action is worth."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -109,6 +110,21 @@ def test_credit_prices_tokens_and_forgives_small_differences():
         (Credit(token_price=0.001, tie_tolerance=0.5, scale=10), [[0, 9, 10], [10, 10, nan]]),
     ):
         np.testing.assert_allclose(credit(debates, actions, terms), [expected])
+
+
+@pytest.mark.parametrize("samples", [2, 3, 5, 6, 7])
+def test_rewards_that_are_equal_tie_however_their_means_are_made(samples):
+    rng = np.random.default_rng(samples)
+    debates = DebateBatch(random_tree(rng, 3, 2, questions=200, refine_samples=samples), nothing_is_missing)
+    debates.reset(np.arange(200))
+    actions = random_actions(rng, debates)
+    rewards = Credit()(debates, actions, debates.rewards(actions))
+    parts = np.round(rewards * samples)
+    assert len(np.unique(parts[~np.isnan(parts)])) > 4
+    for one, two in itertools.combinations(range(3), 2):
+        both = ~np.isnan(rewards[..., one] + rewards[..., two])
+        tied = rewards[..., one] == rewards[..., two]
+        assert (tied == (parts[..., one] == parts[..., two]))[both].all()
 
 
 def test_disturbed_rewards_are_those_of_the_policy_with_what_is_said_added():

@@ -103,7 +103,8 @@ class RolloutGRPOTorchLearner(SoftRankPOTorchLearner):
 class RolloutGRPOConfig(GRPOConfig):
     """Configures GRPO on groups of debates; as many as `num_envs_per_env_runner` has a question are its group.
 
-    `beta` is the coefficient of the KL to the reference; `objective` has no effect.
+    A group of one has nothing to compare: give it two debates at least on each question. `beta` is the coefficient of
+    the KL to the reference; `objective` has no effect.
     """
 
     def __init__(self, algo_class=None):

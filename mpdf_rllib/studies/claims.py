@@ -39,7 +39,9 @@ def verdict(claim: ClaimConfig, gap: Estimate) -> str:
 def sentence(claim: ClaimConfig, arms: Mapping[str, PlayedArm]) -> str:
     """The claim, who makes it, its verdict and the difference."""
     gap = difference(arms[claim.arm], arms[claim.than], claim.measure)
-    within = f" (equal: within {claim.margin:g})" if claim.expected == "equal" else ""
+    within = ""
+    if claim.expected == "equal" or claim.within:
+        within = f" ({'equal' if claim.expected == 'equal' else 'no difference'}: within {claim.margin:g})"
     return (
         f"{claim.says} ({_SOURCES[claim.source]}): **{verdict(claim, gap)}**. {in_front(NAMES[claim.measure])} of "
         f"{claim.arm} less that of {claim.than}: {told(gap, claim.measure, '+')}{within}."

@@ -15,7 +15,7 @@ from mpdf_rllib.config import ExperimentConfig
 from mpdf_rllib.config_file import apply_override, config_of, read_values, set_value
 from mpdf_rllib.errors import ConfigError
 from mpdf_rllib.section import Section
-from mpdf_rllib.studies.rules import NAMES, UNTIL_CONFIDENT
+from mpdf_rllib.studies.rules import BEST_SCHEDULE, NAMES, UNTIL_CONFIDENT
 
 DEFAULT_MARGIN = 0.01
 FOLDER = Path(mpdf_rllib.__file__).parent / "tuned_examples" / "experiments"
@@ -238,7 +238,7 @@ def load_study(name: str, overrides: Sequence[str] = ()) -> Study:
         where = f"study {path}, arm {arm}"
         trained, played = experiment(where, of_arm.set), experiment(where, of_arm.set, of_arm.test)
         _check(where, trained)
-        arms.append(Arm(arm, of_arm, trained, played))
+        arms.append(_checked(where, Arm(arm, of_arm, trained, played)))
     return Study(path.stem, config, tuple(overrides), experiment(f"study {path}"), tuple(arms))
 
 
@@ -248,7 +248,9 @@ def _problem(detail: Any) -> str:
         known = sections.get(detail["loc"][0], StudyConfig).model_fields
         nearest = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         return f"unknown key; {f'did you mean {nearest[0]}?' if nearest else 'known here: ' + ', '.join(known)}"
-    return str(detail["ctx"]["error"]) if detail["type"] == "value_error" else detail["msg"]
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    return detail["msg"] if detail["type"] == "missing" else f"{detail['input']!r:.100}: {detail['msg']}"
 
 
 def _apply(values: dict[str, Any], change: dict[str, Any], where: str) -> None:
@@ -268,3 +270,22 @@ def _check(where: str, config: ExperimentConfig) -> None:
     for key in ("sweep", "live"):
         if getattr(config, key):
             raise ConfigError(f"{where}: {key}: arms replay recorded debates of one setting; leave it out")
+
+
+def _checked(where: str, arm: Arm) -> Arm:
+    if arm.config.algorithm == "RolloutGRPO" and arm.trained.algorithm.passes < 2:
+        raise ConfigError(
+            f"{where}: algorithm.passes: {arm.trained.algorithm.passes}: RolloutGRPO compares debates on one question; "
+            "give 2 at least"
+        )
+    if arm.trained.feature_table != arm.played.feature_table:
+        raise ConfigError(
+            f"{where}: test: {', '.join(arm.config.test)}: its solutions have other features than those that it is "
+            "trained on; put what changes them into set"
+        )
+    if arm.config.system == BEST_SCHEDULE and arm.trained.team.rounds != arm.played.team.rounds:
+        raise ConfigError(
+            f"{where}: test: team.rounds: {arm.played.team.rounds}: the schedule is chosen for "
+            f"{arm.trained.team.rounds}; put it into set"
+        )
+    return arm

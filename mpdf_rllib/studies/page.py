@@ -103,7 +103,7 @@ def _arms_table(reference: str, arms: Mapping[str, PlayedArm]) -> TextTable:
     title = (
         "Final policies; accuracy on the test questions, and on those of its training; tokens a question, of prompts "
         "and generated, and generated alone; generated tokens a training question that the first iteration of stage "
-        "two asks for; shares of Persist, Refine, Concede."
+        "two needs; shares of Persist, Refine, Concede."
     )
     return TextTable(title, ["arm", *measured], rows)
 

@@ -32,8 +32,8 @@ class PlayedArm:
         histories: Of each seed, what it came to after 0, 1, ... iterations; none where nothing is trained, or what is
             played is not what was measured then. See `TrainedPolicy`.
         training_accuracy: On the questions that it was trained on, the mean over seeds; None where nothing is trained.
-        training_tokens: Generated tokens a training question that the first iteration of stage two asks for; None where
-            nothing is trained, or by outcome credit. See `mpdf_rllib.studies.training_cost`.
+        training_tokens: Generated tokens a training question that the first iteration of stage two needs; None where no
+            stage two is trained, or by outcome credit. See `mpdf_rllib.studies.training_cost`.
         confidences: In its solutions, where the study shows them; see `mpdf_rllib.studies.confidence`.
     """
 
@@ -85,7 +85,7 @@ def _played(arm: Arm, all_trees: Mapping[str, RecordedTrees]) -> PlayedArm:
     policies = [greedy([each.warm_start if at_start else each.policy]) for each in trained]
     outcomes = tuple(play(trees.test, policy, arm.played.team.rules, is_correct) for policy in policies)
     in_training = arm.trained.team.rules._replace(answer=arm.played.team.answer)
-    fit = float(np.mean([play(learned_from, policy, in_training).accuracy for policy in policies]))
+    fit = float(np.mean([play(learned_from, policy, in_training, is_correct).accuracy for policy in policies]))
     cost, settings = None, arm.trained.algorithm
     if not at_start and "step" in settings.credits:
         alternatives, rules = arm.config.algorithm in ("SoftRankPO", "GRPO"), arm.trained.team.rules

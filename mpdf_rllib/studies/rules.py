@@ -24,7 +24,6 @@ def _until_confident(trees: RecordedTrees, calibrated: bool, budget: float) -> O
 RULES: dict[str, Callable[[RecordedTrees], Outcome]] = {
     "plurality": lambda trees: plurality(trees.test, roots(trees.test)),
     "plurality of all": lambda trees: plurality(trees.test, [*range(trees.test.num_nodes)]),
-    "highest log-probability": lambda trees: highest_logprob(trees.test, roots(trees.test)),
     "refine all once, highest log-probability": lambda trees: highest_logprob(
         trees.test, nodes_to_depth(trees.test, 1)
     ),

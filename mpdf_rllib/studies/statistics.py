@@ -1,9 +1,8 @@
 """Estimates with 95 % intervals: of arms, of their differences, and, over whole runs, as rliable has them.
 
 Bootstraps draw seeds and, within each question set, questions (percentile intervals); of the spread over seeds, seeds
-alone. Interquartile mean and
-probability of improvement are of Agarwal et al. (arXiv 2108.13264): a score is a run's accuracy on a question set, and
-replicates draw runs within each set.
+alone. Interquartile mean and probability of improvement are of Agarwal et al. (arXiv 2108.13264): a score is a run's
+accuracy on a question set, and replicates draw runs within each set.
 """
 
 from collections.abc import Sequence
@@ -77,7 +76,8 @@ def _spread(accuracies: np.ndarray) -> np.ndarray:
 def _spread_replicates(values: Sequence[np.ndarray], stream: int) -> list[np.ndarray]:
     """Over seeds alone: questions drawn anew would add to what they add to the seeds' differences already."""
     rng = np.random.default_rng(stream)
-    return [_spread(each.mean(1)[rng.integers(len(each), size=(REPLICATES, len(each)))]) for each in values]
+    seeds = {number: rng.integers(number, size=(REPLICATES, number)) for number in map(len, values)}
+    return [_spread(each.mean(1)[seeds[len(each)]]) for each in values]
 
 
 def _sets(arm: PlayedArm) -> list[np.ndarray]:
