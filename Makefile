@@ -31,8 +31,9 @@ experiments: $(READY)  ## the paper's claims, run again: docs/results.md (ARGS="
 smoke: $(READY)  ## the same in two minutes
 	$(RUN) mpdf_rllib.train --config tuned_examples/smoke.yaml $(ARGS)
 
-test: $(READY)  ## run the tests (ARGS="-m 'not model'" without the language model)
-	$(RUN) pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+test: $(READY)  ## run the tests; those of the language model one after another, as two engines at once are too much
+	$(RUN) pytest -n 2 --dist loadfile -m "not model"
+	$(RUN) pytest -m model
 
 check: $(READY)  ## lint, format, types, the documentation and its links
 	$(RUN) ruff check

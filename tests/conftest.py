@@ -14,13 +14,6 @@ from mpdf_rllib.engine.models import PACKAGED_MODEL, resolve_model
 from mpdf_rllib.engine.vllm_engine import VLLMEngine
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests: one has those of the language model, and each file's others have one."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("model" if item.get_closest_marker("model") else item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def vllm_engine() -> Iterator[VLLMEngine]:
     """The embedded model, loaded once for all tests; use it through `mpdf_rllib.engine.run`."""
