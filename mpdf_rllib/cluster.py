@@ -1,5 +1,6 @@
 """The Ray instance that recording and training run in."""
 
+import math
 import os
 
 import ray
@@ -39,7 +40,7 @@ def gpus_of(config: ExperimentConfig) -> float:
         return config.record.gpus_per_worker
     if config.engine.kind != "vllm" or not ray.cluster_resources().get("GPU"):
         return 0
-    return config.engine.args.get("tensor_parallel_size", 1)
+    return math.prod(config.engine.args.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline", "data"))
 
 
 def start_ray() -> None:

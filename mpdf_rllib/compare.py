@@ -127,7 +127,8 @@ def _policies(
         if credit == config.algorithm.credits.get("outcome"):
             by_price.append(labels["outcome"])
         else:
-            at_prices.append(row(f"{REFERENCE}, price {price}", rivals[price]))
+            name = labels.get("outcome", f"{REFERENCE} ({CREDIT_LABELS['outcome']})")
+            at_prices.append(row(f"{name}, price {price}", rivals[price]))
             by_price.append(at_prices[-1].system)
     return policies, at_prices, by_price
 

@@ -237,6 +237,13 @@ class AlgorithmSection(Section):
         return heads
 
 
+def _check_left_out(algorithm: AlgorithmSection, team: TeamConfig, questions: QuestionsConfig, where: str = "") -> None:
+    try:
+        entries_of(algorithm.left_out, team.table({kind for _, kind in questions.prompts}) + DEBATE_FEATURES)
+    except ConfigError as error:
+        raise ValueError(f"{where}{error}") from error
+
+
 class ExperimentConfig(Section):
     """One experiment."""
 
@@ -281,7 +288,9 @@ class ExperimentConfig(Section):
         if sweep and info.data.get("live"):
             raise ValueError("settings are compared on recorded debates: leave live out, or the sweep")
         if sweep and "algorithm" in info.data:
-            settings_of(info.data["algorithm"], sweep)
+            for setting in settings_of(info.data["algorithm"], sweep).values():
+                if {"questions", "team"} <= info.data.keys():
+                    _check_left_out(setting, info.data["team"], info.data["questions"], "space.")
         return sweep
 
     @field_validator("algorithm")
@@ -295,24 +304,15 @@ class ExperimentConfig(Section):
     @classmethod
     def _leaves_out_what_there_is(cls, algorithm: AlgorithmSection, info: ValidationInfo) -> AlgorithmSection:
         if {"questions", "team"} <= info.data.keys():
-            team, kinds = info.data["team"], {kind for _, kind in info.data["questions"].prompts}
-            try:
-                entries_of(algorithm.left_out, team.table(kinds) + DEBATE_FEATURES)
-            except ConfigError as error:
-                raise ValueError(str(error)) from error
+            _check_left_out(algorithm, info.data["team"], info.data["questions"])
         return algorithm
 
     @field_validator("compare")
     @classmethod
     def _leaves_out_what_there_is_in_all_sets(cls, compare: CompareConfig, info: ValidationInfo) -> CompareConfig:
         if {"algorithm", "team"} <= info.data.keys():
-            team, left_out = info.data["team"], info.data["algorithm"].left_out
             for name, questions in compare.sets.items():
-                kinds = {kind for _, kind in questions.prompts}
-                try:
-                    entries_of(left_out, team.table(kinds) + DEBATE_FEATURES)
-                except ConfigError as error:
-                    raise ValueError(f"set {name}: {error}") from error
+                _check_left_out(info.data["algorithm"], info.data["team"], questions, f"set {name}: ")
         return compare
 
     @field_validator("run_folder")

@@ -82,13 +82,17 @@ def read_values(path: Path, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    both = {key: _merged(base[key], values[key]) for key in base if _are_sections(base[key], values.get(key))}
+    both = {key: _merged(base[key], values[key]) for key in base if _are_sections(key, base[key], values.get(key))}
     out = {key for key, value in values.items() if value is None and isinstance(base.get(key), dict)}
     return {key: value for key, value in (base | values | both).items() if key not in out}
 
 
-def _are_sections(base: Any, value: Any) -> bool:
-    return isinstance(base, dict) and isinstance(value, dict) and value.get("kind") in (None, base.get("kind"))
+def _are_sections(key: str, base: Any, value: Any) -> bool:
+    """Whether both are, of the same keys; an engine of another kind has keys of its own."""
+    if not (isinstance(base, dict) and isinstance(value, dict)):
+        return False
+    kind = base.get("kind", "vllm")
+    return key != "engine" or value.get("kind", kind) == kind
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:

@@ -80,7 +80,8 @@ class DeliberationTeam:
             run_path: The run folder.
             credit: With which of its kinds of credit the policy was trained, by default the first.
             seed: Which of its seeds.
-            overrides: Values of its config to replace, as "engine.kind=endpoint": where its models run now.
+            overrides: Values of its config to replace, as "engine={kind: endpoint, url: ...}", where its models run
+                now.
 
         Raises:
             ConfigError: An override is wrong, or there is no such kind of credit or seed.

@@ -18,8 +18,6 @@ from mpdf_rllib.trained_policies import policy_folders
 
 EXPERIMENT = "experiment.yaml"
 TEMPLATE = Path(__file__).with_name("model_card.md")
-SHOWN_PROMPTS = 3
-"""Of the questions' prompts, in the card."""
 
 
 def export(run_path: Path, folder: Path, credit: CreditKind | None = None, seed: int = 0) -> None:

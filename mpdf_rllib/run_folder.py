@@ -253,6 +253,9 @@ def _read_paths(run_path: Path, file: str) -> dict[Any, list[Path]]:
 
 
 def _no_policies(run_path: Path, error: Exception) -> str:
+    best = run_path / BEST
+    if best.exists():
+        return f"{run_path} is a sweep's; run `python -m mpdf_rllib.train --config {best}`, and name that run's folder"
     return f"{run_path} holds no trained policies ({error}); run `python -m mpdf_rllib.train` first"
 
 

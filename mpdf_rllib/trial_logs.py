@@ -1,6 +1,7 @@
 """Tune's logs of a trial, `result.json` and `progress.csv`, which keep their lines where the trial goes on."""
 
 import contextlib
+import csv
 import json
 import os
 import tempfile
@@ -10,6 +11,7 @@ from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
+from ray.tune.logger.csv import EXPR_PROGRESS_FILE
 
 RESULTS = "result.json"
 """A line an iteration; what a trial that went on did again after its last checkpoint stands there twice."""
@@ -45,4 +47,14 @@ class JsonLogger(_Kept, JsonLoggerCallback):
 
 
 class CSVLogger(_Kept, CSVLoggerCallback):
-    """Of `progress.csv`."""
+    """Of `progress.csv`, whose columns stay where the trial goes on: what RLlib restored names its results anew."""
+
+    def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
+        """Tune's; writes a line."""
+        if trial not in self._trial_files:
+            self._setup_trial(trial)
+            if self._trial_continue[trial]:
+                with Path(trial.local_path, EXPR_PROGRESS_FILE).open(newline="") as before:
+                    columns = next(csv.reader(before))
+                self._trial_csv[trial] = csv.DictWriter(self._trial_files[trial], columns)
+        super().log_trial_result(iteration, trial, result)

@@ -41,7 +41,7 @@ LEARNED = ["DyLAN (ranked by token probability)", "GPTSwarm", "AgentPrune", "AFl
 POLICIES = ["MPDF, warm start", "MPDF, PPO", "MPDF, GRPO", "MPDF, SoftRankPO"]
 BOUNDS = ["informed ceiling (cross-fitted, sees all)", "oracle (some solution is right)"]
 SYSTEMS = PUBLISHED + LEARNED + POLICIES + BOUNDS
-PRICED = ["MPDF, SoftRankPO, price 0", "MPDF, SoftRankPO, price 0.01"]
+PRICED = [f"MPDF, SoftRankPO (soft outcome), price {price}" for price in (0, 0.01)]
 FAMILIES = CONFIG["questions"]["families"]
 
 

@@ -110,6 +110,16 @@ def test_a_config_has_what_it_does_not_say_of_the_one_that_it_extends(file, tmp_
     assert config.questions == base.questions
 
 
+@pytest.mark.parametrize(
+    ("of_base", "own"), [("", "kind: vllm, "), ("kind: vllm, ", ""), ("kind: vllm, ", "kind: vllm, ")]
+)
+def test_an_engine_of_the_same_kind_is_one_section_whether_it_says_so_or_not(tmp_path, of_base, own):
+    others = yaml.safe_dump({key: value for key, value in SMALL.items() if key != "engine"})
+    (tmp_path / "base.yaml").write_text(f"{others}engine: {{{of_base}args: {{seed: 1}}}}\n")
+    (tmp_path / "own.yaml").write_text(f"extends: base.yaml\nengine: {{{own}timeout_s: 9}}\n")
+    assert load_config(tmp_path / "own.yaml").engine == VLLMConfig(args={"seed": 1}, timeout_s=9)
+
+
 def test_null_takes_a_value_out_and_another_kind_of_engine_has_nothing_of_the_first(file, tmp_path):
     base = tmp_path / "base.yaml"
     base.write_text(

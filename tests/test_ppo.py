@@ -103,6 +103,16 @@ def test_a_restored_run_has_its_own_policy_not_the_warm_start(ppo, tmp_path):
     restored.stop()
 
 
+def test_a_restored_run_goes_on_as_the_unbroken_one(ppo, tmp_path):
+    ppo.train()
+    ppo.save_to_path(tmp_path)
+    restored = PPO.from_checkpoint(tmp_path)
+    coefficients = [algorithm.train()["learners"][POLICY]["curr_kl_coeff"] for algorithm in (ppo, restored)]
+    assert coefficients[0] == coefficients[1] != ppo.config.kl_coeff
+    assert_equal(acting(restored)[0], acting(ppo)[0])
+    restored.stop()
+
+
 def test_restored_env_runners_act_with_the_learners_policy(softrankpo, tmp_path):
     """Without the cure, about half of them start from the warm start again."""
     algorithm = small_config(config=ppo_config(softrankpo[1])).env_runners(num_env_runners=2).build_algo()

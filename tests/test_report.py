@@ -87,7 +87,10 @@ def test_every_part_of_a_run_is_shown(trained_run, config, run, opened):
     titles = page.locator("#learning .gtitle:visible").all_text_contents()
     rounds = [f"shares of actions in round {number}" for number in (1, 2, 3)]
     assert [*titles[:2], *titles[-3:]] == ["accuracy of sampled debates", "mean r_local of an agent step", *rounds]
-    assert {"mean r_global of an agent step", "KL to the reference, nats"} <= {*titles}
+    assert {
+        "mean r_global of an agent step",
+        "KL to the reference, nats (in the warm start: to the untrained network)",
+    } <= {*titles}
     assert page.locator("#tokens .legendtext").all_text_contents() == [result.system for result in results]
     assert "answer_probability" in page.locator("#reliability .legend").text_content()
 
@@ -340,7 +343,9 @@ def test_a_curve_of_trials_that_went_on_and_of_a_policy_for_each_agent(tmp_path)
         (tmp_path / "tune" / trial / "result.json").write_text("\n".join(lines))
     (curve,) = read_curves(tmp_path)
     expected = [[0.2, 0.3], [2.0, np.nan]]
-    assert curve.metrics["KL to the reference, nats"] == pytest.approx(np.array(expected), nan_ok=True)
+    assert curve.metrics["KL to the reference, nats (in the warm start: to the untrained network)"] == pytest.approx(
+        np.array(expected), nan_ok=True
+    )
     assert curve.iterations.tolist() == [1, 2]
     (figure,) = learning_curves([curve])
     *band, mean = figure.data

@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 import json
+import os
+import shutil
 import socket
 from collections.abc import Iterator
 
@@ -17,7 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mpdf_rllib.engine import GenerationRequest, Position, RecordingEngine, SamplingParameters, generate_many, run
 from mpdf_rllib.engine.config import ServeConfig
-from mpdf_rllib.engine.models import PACKAGED_MODEL
+from mpdf_rllib.engine.models import PACKAGED_MODEL, resolve_model
 from mpdf_rllib.engine.serve_engine import ServeEngine
 from mpdf_rllib.errors import ConfigError, DataError
 
@@ -52,21 +54,33 @@ def config() -> Iterator[ServeConfig]:
     serve.shutdown()
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """The packaged model, whose own settings have a penalty that nobody asks for."""
+    folder = tmp_path_factory.mktemp("models") / "penalised"
+    shutil.copytree(resolve_model(PACKAGED_MODEL).path, folder, copy_function=os.symlink)
+    settings = folder / "generation_config.json"
+    penalised = json.loads(settings.read_text()) | {"repetition_penalty": 5.0}
+    settings.unlink()
+    settings.write_text(json.dumps(penalised))
+    return str(folder)
+
+
 @ray.remote(num_cpus=1)
 class EnvRunner:
     """Of a trial: what it starts is put into the trial's placement group."""
 
-    def ask(self, config: ServeConfig) -> str:
-        return run(ServeEngine(PACKAGED_MODEL, config).generate(REQUESTS["text"])).text
+    def ask(self, model: str, config: ServeConfig) -> str:
+        return run(ServeEngine(model, config).generate(REQUESTS["text"])).text
 
 
 @pytest.fixture(scope="module")
-def engine(ray_instance, config) -> Iterator[ServeEngine]:
+def engine(ray_instance, model, config) -> Iterator[ServeEngine]:
     trial = placement_group([{"CPU": 1}])
     in_trial = PlacementGroupSchedulingStrategy(trial, placement_group_capture_child_tasks=True)
-    assert ray.get(EnvRunner.options(scheduling_strategy=in_trial).remote().ask.remote(config))
+    assert ray.get(EnvRunner.options(scheduling_strategy=in_trial).remote().ask.remote(model, config))
     remove_placement_group(trial)
-    shared = ServeEngine(PACKAGED_MODEL, config)
+    shared = ServeEngine(model, config)
     yield shared
     run(shared.close())
 
@@ -81,20 +95,21 @@ def test_it_answers_as_the_engine_in_this_process_does(engine, vllm_engine, name
     assert served.word_logprobs == pytest.approx(own.word_logprobs, abs=0.1)
 
 
-def test_a_second_engine_finds_the_application_and_leaves_it_running(engine, config):
+def test_a_second_engine_finds_the_application_and_leaves_it_running(engine, model, config):
     run(engine.generate(REQUESTS["text"]))
     (name,) = serve.status().applications
-    second = ServeEngine(PACKAGED_MODEL, config)
+    second = ServeEngine(model, config)
     run(second.generate(REQUESTS["text"]))
     run(second.close())
     assert [*serve.status().applications] == [name]
     assert run(engine.generate(REQUESTS["text"])).text
 
 
-def test_live_training_by_the_command_finds_the_application(engine, config, tmp_path):
+def test_live_training_by_the_command_finds_the_application(engine, model, config, tmp_path):
     run(engine.generate(REQUESTS["text"]))
     before = [*serve.status().applications]
-    live = {"live": True, "seeds": 1, "engine": config.model_dump(), "team": {"prompt": "completion", "critic": False}}
+    team = {"model": model, "prompt": "completion", "critic": False}
+    live = {"live": True, "seeds": 1, "engine": config.model_dump(), "team": team}
     few = {"questions": CONFIG["questions"] | {"train": 10, "test": 10}}
     algorithm = {"algorithm": CONFIG["algorithm"] | {"iterations": 1, "env_runners": 1}}
     experiment = Experiment(tmp_path, CONFIG | live | few | algorithm)
@@ -111,8 +126,8 @@ def test_a_prompt_that_is_too_long_names_its_question(engine):
         run(engine.generate(too_long))
 
 
-def test_an_argument_that_vllm_does_not_know_is_refused_by_name(config):
-    wrong = ServeEngine(PACKAGED_MODEL, config.model_copy(update={"args": {"max_num_seq": 4}}))
+def test_an_argument_that_vllm_does_not_know_is_refused_by_name(model, config):
+    wrong = ServeEngine(model, config.model_copy(update={"args": {"max_num_seq": 4}}))
     with pytest.raises(ConfigError, match="max_num_seqs"):
         run(wrong.generate(REQUESTS["text"]))
     run(wrong.close())

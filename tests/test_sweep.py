@@ -115,6 +115,7 @@ def test_draws_of_a_range_are_spread_over_it():
         ),
         ({"space": {"lr": {"loguniform": [0, 1]}}}, "the lowest value of a logarithmic range is positive"),
         ({"space": {"lr": {"uniform": ["small", 1]}}}, "give the lowest and the highest"),
+        ({"space": {"left_out": {"grid": [[], ["z_cnf"]]}}}, "space.left_out: 'z_cnf'"),
         ({"space": {}}, "sweep.space: {}"),
         ({}, "sweep.space: missing; it has no default"),
         ({"space": {"tau": {"grid": [1]}}, "samples": 2}, "samples is 2, but nothing is drawn"),

@@ -51,6 +51,21 @@ def test_a_trial_that_goes_on_writes_behind_the_last_whole_line(tmp_path, logger
     assert iterations(local) == [1, 2, 3]
 
 
+def test_a_trial_that_goes_on_has_its_numbers_in_the_columns_of_before(tmp_path):
+    trial = a_trial(tmp_path, checkpoint="checkpoint_000000")
+    saved, local = (Path(place, "progress.csv") for place in (trial.storage.trial_fs_path, trial.local_path))
+    saved.write_text("training_iteration,accuracy,learners/loss\r\n1,0.5,7\r\n", newline="")
+    log = CSVLogger()
+    log.log_trial_result(2, trial, {"new": 9, "learners": {"loss": 6}, "training_iteration": 2, "accuracy": 0.75})
+    log.log_trial_result(3, trial, {"training_iteration": 3, "accuracy": 1.0})
+    log.log_trial_end(trial)
+    assert [[*row.values()] for row in csv.DictReader(local.read_text().splitlines())] == [
+        ["1", "0.5", "7"],
+        ["2", "0.75", "6"],
+        ["3", "1.0", ""],
+    ]
+
+
 @pytest.mark.parametrize(("logger", "name", "logged"), LOGS, ids=["json", "csv"])
 def test_a_trial_that_begins_anew_has_no_lines_of_before(tmp_path, logger, name, logged):
     trial = a_trial(tmp_path, checkpoint=None)

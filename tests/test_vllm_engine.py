@@ -209,6 +209,7 @@ def test_an_engine_is_closed_while_it_loads() -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        ({"revision": "v1"}, r"engine\.args\.revision: 'v1': .* give its folder as team\.model"),
         ({"max_num_seq": 4}, r"engine\.args\.max_num_seq: .*engine\.args\.max_num_seqs"),
         ({"qqqqqq": 4}, r"engine\.args\.qqqqqq"),
         ({"dtype": "float3"}, r"engine\.args.*float3"),

@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner import Learner
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
 from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
@@ -19,6 +21,7 @@ from mpdf_rllib.errors import DataError
 
 _OF_NETWORK = ("dim", "heads", "left_out", "network")
 """What of the model config is the policy network's; RLlib adds its own."""
+KL_COEFFICIENTS = "kl_coefficients"
 
 
 class PPOMetaPolicyRLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
@@ -50,6 +53,21 @@ class PPOMetaPolicyRLModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         return self.critic(torch.cat([own, masked_mean(peers, mask)], -1)).squeeze(-1)
 
 
+class PPOMetaPolicyLearner(PPOTorchLearner):
+    """RLlib's, whose coefficients of the KL lie in its checkpoints, so that what is restored goes on as unbroken."""
+
+    @override(Learner)
+    def get_state(self, components=None, **kwargs) -> dict[str, Any]:
+        coefficients = {module: float(coefficient) for module, coefficient in self.curr_kl_coeffs_per_module.items()}
+        return super().get_state(components, **kwargs) | {KL_COEFFICIENTS: coefficients}
+
+    @override(Learner)
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        for module, coefficient in state.get(KL_COEFFICIENTS, {}).items():
+            self.curr_kl_coeffs_per_module[module] = self._get_tensor_variable(coefficient)
+
+
 def ppo_config(warm_start: str | Path) -> PPOConfig:
     """A config of RLlib's own PPO for a `DeliberationEnv`; the env is still to be given.
 
@@ -73,4 +91,4 @@ def ppo_config(warm_start: str | Path) -> PPOConfig:
     config.max_requests_in_flight_per_env_runner = 8
     return config.rl_module(
         rl_module_spec=RLModuleSpec(module_class=PPOMetaPolicyRLModule, model_config=model_config)
-    ).training(lr=2e-3, num_epochs=5, minibatch_size=256)
+    ).training(lr=2e-3, num_epochs=5, minibatch_size=256, learner_class=PPOMetaPolicyLearner)

@@ -1,5 +1,7 @@
 """The part of the config that says what runs the model: one section a kind, each of which makes its engine."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -11,6 +13,15 @@ from mpdf_rllib.section import Section
 
 _GPU_MEMORY = 0.9
 """Of a GPU, the share that vLLM takes."""
+_OTHER_MODEL = (
+    "hf_overrides",
+    "load_format",
+    "logprobs_mode",
+    "override_generation_config",
+    "quantization",
+    "tokenizer",
+)
+"""vLLM's arguments that make another model, or other log-probabilities, of the same files."""
 _ENVIRONMENT_VARIABLE = r"^[A-Za-z_]\w*$"
 
 
@@ -22,12 +33,6 @@ class _EngineSection(Section):
     def serving_cpus(self) -> int:
         """CPUs of Ray's that a model takes beside those of the processes that ask."""
         return 0
-
-    def fingerprint(self, model: str) -> str:
-        """What identifies the model's generations in a recording."""
-        from mpdf_rllib.engine.models import model_fingerprint
-
-        return model_fingerprint(model)
 
     def resolved_model(self, model: str) -> str:
         """The model's name in any working directory."""
@@ -41,12 +46,24 @@ class _EngineSection(Section):
         return has_chat_template(model)
 
 
-class VLLMConfig(_EngineSection):
+class _VLLMSection(_EngineSection):
+    args: dict[str, Any] = {}
+    """vLLM's own engine arguments, by vLLM's names."""
+
+    def fingerprint(self, model: str) -> str:
+        """What identifies the model's generations in a recording: its files, and the arguments that make it another."""
+        from mpdf_rllib.engine.models import model_fingerprint
+
+        changed = {name: value for name, value in self.args.items() if name in _OTHER_MODEL}
+        if not changed:
+            return model_fingerprint(model)
+        return f"{model_fingerprint(model)}-{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()}"
+
+
+class VLLMConfig(_VLLMSection):
     """vLLM in this process."""
 
     kind: Literal["vllm"] = "vllm"
-    args: dict[str, Any] = {}
-    """vLLM's own engine arguments, by vLLM's names."""
 
     def make(self, model: str, models: int = 1) -> Engine:
         """The engine of one of so many models, which share a machine."""
@@ -75,12 +92,10 @@ def _as_bounds(replicas: Any) -> Any:
     return {"min": replicas, "max": replicas} if isinstance(replicas, int) else replicas
 
 
-class ServeConfig(_EngineSection):
+class ServeConfig(_VLLMSection):
     """One Ray Serve LLM application, started or found, that all processes share."""
 
     kind: Literal["serve"]
-    args: dict[str, Any] = {}
-    """vLLM's own engine arguments, by vLLM's names."""
     replicas: Annotated[ReplicasConfig, BeforeValidator(_as_bounds)] = ReplicasConfig()
     """Copies of each model: a number, or bounds for Serve to follow the load."""
     tensor_parallel_size: Annotated[int, Field(ge=1)] = 1

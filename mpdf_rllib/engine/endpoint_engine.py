@@ -80,7 +80,7 @@ class EndpointEngine:
         Raises:
             ConfigError: The server refuses the key, does not know the model, or lacks what is asked for; or two score
                 words start alike.
-            PromptError: The server refuses the prompt.
+            PromptError: The server refuses the prompt, or withholds its answer.
             EngineError: It could not be reached, or failed, or answered what is no answer, more often than is allowed.
         """
         from openai import OpenAIError
@@ -112,7 +112,9 @@ class EndpointEngine:
     async def _word_ids(self, words: tuple[str, ...]) -> list[int]:
         ids = [await self._word_id(word) for word in words]
         if len(set(ids)) < len(ids):
-            raise ConfigError(f"score words {words} do not differ in their first tokens for this model: choose others.")
+            raise ConfigError(
+                f"score words {words} do not differ in their first tokens for this model: set team.critic=false."
+            )
         return ids
 
     async def _word_id(self, word: str) -> int:
@@ -156,8 +158,8 @@ class EndpointEngine:
         if request.sampling.json_schema and "response_format" in error.message:
             return ConfigError(
                 f"engine.url: answers that fit a JSON schema, as the agents' reports are to, are not supported by this "
-                f"server for {self._model!r} ({said}), use vLLM 0.29 or newer (`vllm serve`, or engine.kind=serve), or "
-                "set team.self_report=false."
+                f"server for {self._model!r} ({said}), use vLLM 0.29 or newer (`vllm serve`, or "
+                "engine={kind: serve}), or set team.self_report=false."
             )
         return PromptError(
             f"Question {request.position.question!r}: {self._url} refuses its prompt or the team's sampling "

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from mpdf_rllib.engine.types import Generation, GenerationRequest
 from mpdf_rllib.engine.vllm_requests import at_most_zero
-from mpdf_rllib.errors import ConfigError
+from mpdf_rllib.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
+
+_STOPPED = {"eos": "stop", "eos_token": "stop", "stop_sequence": "stop"}
+"""What servers other than OpenAI's say for it."""
 
 
 class Garbage(Exception):
@@ -29,6 +33,7 @@ async def ask(client: "AsyncOpenAI", model: str, request: GenerationRequest, wor
 
     Raises:
         ConfigError: The server gives no log-probabilities, or none of chosen tokens.
+        PromptError: It withholds its answer.
         Garbage: It answered something else.
         openai.OpenAIError: It refused the request, or was not reached.
     """
@@ -39,7 +44,7 @@ async def ask(client: "AsyncOpenAI", model: str, request: GenerationRequest, wor
     try:
         if request.continuation:
             return _echoed(answer, request.continuation)
-        return _scored(answer, words) if words else _generated(answer)
+        return _scored(answer, words) if words else _generated(request, answer)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise Garbage(json.dumps(answer)) from error
 
@@ -70,7 +75,7 @@ def not_scored(model: str) -> ConfigError:
     """The error where a server cannot score words."""
     return ConfigError(
         f"engine.url: the log-probabilities of given words, which the critic of {model!r} needs, are not supported by "
-        "this server, use vLLM 0.29 or newer (`vllm serve`, or engine.kind=serve), or set team.critic=false."
+        "this server, use vLLM 0.29 or newer (`vllm serve`, or engine={kind: serve}), or set team.critic=false."
     )
 
 
@@ -122,8 +127,13 @@ def _json(content: bytes) -> Any:
         raise Garbage(repr(content)) from error
 
 
-def _generated(answer: Any) -> Generation:
+def _generated(request: GenerationRequest, answer: Any) -> Generation:
     choice = answer["choices"][0]
+    if choice["finish_reason"] == "content_filter":
+        raise PromptError(
+            f"Question {request.position.question!r}: the server withheld its answer (finish_reason content_filter). "
+            "Take another server or model, or leave the question out."
+        )
     logprobs = choice.get("logprobs")
     if not logprobs:
         raise ConfigError(
@@ -142,7 +152,7 @@ def _generated(answer: Any) -> Generation:
         token_ids=(),
         logprobs=tuple(at_most_zero(float(logprob)) for _, logprob in tokens),
         token_ends=tuple(min(end, len(text)) for end in ends),
-        finish_reason=choice["finish_reason"],
+        finish_reason=_STOPPED.get(choice["finish_reason"], choice["finish_reason"]),
         generated_tokens=len(tokens),
         prompt_tokens=_prompt_tokens(answer),
         cached_tokens=_cached_tokens(answer),

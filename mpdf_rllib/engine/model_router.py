@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
+from mpdf_rllib.engine.check import check_generation
 from mpdf_rllib.engine.types import Engine, Generation, GenerationRequest
 
 
@@ -22,12 +23,14 @@ class ModelRouter:
         """Answers one request.
 
         Raises:
-            EngineError: The request failed although it was tried again.
+            EngineError: The request failed although it was tried again, or what came is no answer.
         """
         engine = self._engines.get(request.model)
         if engine is None:
             engine = self._engines[request.model] = self._makers[request.model]()
-        return await engine.generate(request)
+        generation = await engine.generate(request)
+        check_generation(request, generation)
+        return generation
 
     async def close(self) -> None:
         """Ends all engines. Idempotent."""

@@ -37,6 +37,11 @@ _SETTINGS = (
     "merges.txt",
     "chat_template.json",
     "*.jinja",
+    "*.model",
+    "*processor_config.json",
+    "tekken.json",
+    "params.json",
+    "*.py",
 )
 _CHUNK = 1 << 20
 

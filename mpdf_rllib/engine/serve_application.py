@@ -142,9 +142,10 @@ def _proxy_url() -> str:
 
 
 def _application_name(models: dict[str, ResolvedModel], config: ServeConfig) -> str:
-    """Other weights or settings are another application; how a process asks it is no setting of it."""
+    """Other weights, names or settings are another application; how a process asks it is no setting of it."""
     settings = config.model_dump(mode="json", exclude={"timeout_s", "port", "concurrency"})
-    content = [sorted(model.fingerprint for model in models.values()), settings]
+    served = sorted((served_name(name, model), model.fingerprint) for name, model in models.items())
+    content = [served, settings]
     return f"mpdf-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
@@ -175,6 +176,7 @@ def _llm_config(name: str, model: ResolvedModel, config: ServeConfig) -> dict[st
         "engine_kwargs": DEFAULTS
         | (CPU_DEFAULTS if cpu else {})
         | {"tensor_parallel_size": config.tensor_parallel_size, "enable_prompt_tokens_details": True}
+        | {"generation_config": "vllm"}  # a model's own top_k, penalties and so on are nothing that the config says
         | config.args,
         "deployment_config": scale | {"max_ongoing_requests": _QUEUED_REQUESTS},
         "log_engine_metrics": False,

@@ -82,6 +82,7 @@ class VLLMEngine:
             EngineError: vLLM could not be loaded, or failed twice on this request.
         """
         failure: Exception | None = None
+        again = ""
         for _ in range(_ATTEMPTS):
             self._check_open()
             engine = self._loading()
@@ -93,11 +94,12 @@ class VLLMEngine:
             if llm.errored and self._engine is engine:
                 self._engine = None
                 llm.shutdown(timeout=0)
+                again = ", and was started again for it"
         raise EngineError(
             f"The engine of {self._model!r} failed twice on question {request.position.question!r} "
-            f"({failure}), the second time after it had been started again. What was recorded is kept: the same "
-            "command goes on there. If it was killed for memory, lower engine.args.max_num_seqs or "
-            "engine.args.kv_cache_memory_bytes; VLLM_LOGGING_LEVEL=INFO shows vLLM's own log."
+            f"({failure}){again}. What was recorded is kept: the same command goes on there. If it was killed for "
+            "memory, lower engine.args.max_num_seqs or engine.args.kv_cache_memory_bytes; VLLM_LOGGING_LEVEL=INFO "
+            "shows vLLM's own log."
         ) from failure
 
     async def llm(self) -> "AsyncLLM":
@@ -153,7 +155,7 @@ class VLLMEngine:
             arguments = AsyncEngineArgs(model=model.path, **defaults | self._args)
             # From the context vLLM takes how many sequences go at once where the arguments do not say it.
             config = arguments.create_engine_config(usage_context=UsageContext.LLM_CLASS)
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:  # OSError: a file of the model is missing
             raise ConfigError(
                 f"engine.args: vLLM refuses {self._args} for the model {self._model!r}: {error}"
             ) from error
@@ -185,7 +187,12 @@ def check_names(args: dict[str, Any]) -> None:
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
 
-    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)} - {"model"}
+    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)} - {"model", "revision"}
+    if "revision" in args:
+        raise ConfigError(
+            f"engine.args.revision: {args['revision']!r}: models of the hub are taken as their main branches are; "
+            "download the revision (`hf download NAME --revision ...`) and give its folder as team.model"
+        )
     for name in args:
         if name not in known:
             nearest = difflib.get_close_matches(name, sorted(known), n=1)

@@ -107,7 +107,9 @@ def _rendered(tokenizer: Any, prompt: str | tuple[Message, ...]) -> Any:
 def _first_tokens(tokenizer: Any, words: tuple[str, ...]) -> list[int]:
     ids = [tokenizer.encode(word, add_special_tokens=False)[0] for word in words]
     if len(set(ids)) < len(ids):
-        raise ConfigError(f"score words {words} do not differ in their first tokens for this model: choose others.")
+        raise ConfigError(
+            f"score words {words} do not differ in their first tokens for this model: set team.critic=false."
+        )
     return ids
 
 

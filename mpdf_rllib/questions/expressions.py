@@ -45,6 +45,8 @@ class ExpressionChecker:
         span = (0, len(text)) if _exact(text) is not None else last_box(text)
         if span is not None:
             answer = " ".join(text[slice(*span)].split())
+        elif has_box(text):  # which was cut off
+            return None
         else:
             answer = (grade("extract", text[-MAX_TEXT:]) or "").rstrip(". ")
             start = text.rfind(answer)

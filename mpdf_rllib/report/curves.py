@@ -19,7 +19,7 @@ METRICS: dict[str, tuple[Any, ...]] = {
     "accuracy on validation questions": ("validation_accuracy",),
     "mean r_local of an agent step": ("env_runners", "debate", "r_local"),
     "mean r_global of an agent step": ("env_runners", "debate", "r_global"),
-    "KL to the reference, nats": ("learners", ..., "kl_to_reference"),
+    "KL to the reference, nats (in the warm start: to the untrained network)": ("learners", ..., "kl_to_reference"),
     "generated tokens a debate": ("env_runners", "debate", "generated_tokens"),
 }
 """By its title, where a metric stands in RLlib's result; where it stands under several keys, its mean over them."""

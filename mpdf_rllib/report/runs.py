@@ -88,7 +88,8 @@ def read_run(config: ExperimentConfig, trees: RecordedTrees | None = None, playe
     if played:
         tables.append(comparison_table(played.comparison))
         compared = {point.system for point in played.points}
-        points = [*played.points, *(point for point in points if point.system not in compared)]
+        others = [] if config.compare.sets else [point for point in points if point.system not in compared]
+        points = [*played.points, *others]
         joined = played.joined_points
     return Run(
         config,
